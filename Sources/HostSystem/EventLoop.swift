@@ -1,0 +1,123 @@
+// One epoll loop, run by one thread: the monitor's I/O threads. Handlers run on that thread, one at a time.
+import CLinux
+import Glibc
+import Synchronization
+
+/// What a descriptor became ready for.
+package struct Readiness: OptionSet, Sendable {
+    package let rawValue: UInt32
+    package init(rawValue: UInt32) { self.rawValue = rawValue }
+    package static let readable = Readiness(rawValue: 0x001)
+    package static let writable = Readiness(rawValue: 0x004)
+    /// The peer went away or the descriptor failed; always reported.
+    package static let hangUp = Readiness(rawValue: 0x018)
+}
+
+/// An epoll loop. `add`, `modify`, `remove` and `stop` from any thread; handlers on the thread in `run`.
+package final class EventLoop: Sendable {
+    package typealias Handler = @Sendable (Readiness) -> Void
+
+    private struct Registration {
+        var descriptor: CInt
+        var handler: Handler
+    }
+    private struct State {
+        var registrations: [UInt64: Registration] = [:]
+        var tokens: [CInt: UInt64] = [:]
+        var nextToken: UInt64 = 1
+    }
+
+    private let poll: OwnedDescriptor
+    private let wake: OwnedDescriptor
+    private let state = Mutex(State())
+    private let isStopping = Atomic<Bool>(false)
+
+    package init() throws(HostError) {
+        let poll = epoll_create1(CInt(EPOLL_CLOEXEC))
+        guard poll >= 0 else { throw HostError("create", subject: "epoll", errno: errno) }
+        self.poll = OwnedDescriptor(owning: poll)
+        let wake = eventfd(0, CInt(EFD_CLOEXEC | EFD_NONBLOCK))
+        guard wake >= 0 else { throw HostError("create", subject: "eventfd", errno: errno) }
+        self.wake = OwnedDescriptor(owning: wake)
+        try control(EPOLL_CTL_ADD, descriptor: wake, events: .readable, token: 0)
+    }
+
+    /// Watches `descriptor`, which stays its owner's and must stay open until `remove`.
+    package func add(_ descriptor: CInt, for events: Readiness, handler: @escaping Handler) throws(HostError) {
+        let token = state.withLock { state in
+            let token = state.nextToken
+            state.nextToken += 1
+            state.registrations[token] = Registration(descriptor: descriptor, handler: handler)
+            state.tokens[descriptor] = token
+            return token
+        }
+        do {
+            try control(EPOLL_CTL_ADD, descriptor: descriptor, events: events, token: token)
+        } catch {
+            state.withLock { state in
+                state.registrations[token] = nil
+                state.tokens[descriptor] = nil
+            }
+            throw error
+        }
+    }
+
+    /// Changes what a watched descriptor waits for.
+    package func modify(_ descriptor: CInt, for events: Readiness) throws(HostError) {
+        guard let token = state.withLock({ $0.tokens[descriptor] }) else {
+            throw HostError("modify epoll of", subject: "descriptor \(descriptor)", errno: ENOENT)
+        }
+        try control(EPOLL_CTL_MOD, descriptor: descriptor, events: events, token: token)
+    }
+
+    /// Stops watching. A handler already running on the loop's thread may still finish.
+    package func remove(_ descriptor: CInt) {
+        let known = state.withLock { state -> Bool in
+            guard let token = state.tokens.removeValue(forKey: descriptor) else { return false }
+            state.registrations[token] = nil
+            return true
+        }
+        if known { _ = epoll_ctl(poll.rawValue, EPOLL_CTL_DEL, descriptor, nil) }
+    }
+
+    /// Serves events until `stop`. The calling thread becomes the loop's thread.
+    package func run() throws(HostError) {
+        var events = unsafe [epoll_event](repeating: epoll_event(), count: 64)
+        while !isStopping.load(ordering: .acquiring) {
+            let count = unsafe epoll_wait(poll.rawValue, &events, CInt(64), -1)
+            if count < 0 {
+                if errno == EINTR { continue }
+                throw HostError("wait for", subject: "epoll", errno: errno)
+            }
+            for index in 0..<Int(count) {
+                let token = unsafe events[index].data.u64
+                if token == 0 { drainWake(); continue }
+                guard let handler = state.withLock({ $0.registrations[token]?.handler }) else { continue }
+                unsafe handler(Readiness(rawValue: events[index].events))
+            }
+        }
+    }
+
+    /// Makes `run` return after the handler in progress.
+    package func stop() {
+        isStopping.store(true, ordering: .releasing)
+        var one: UInt64 = 1
+        _ = unsafe write(wake.rawValue, &one, 8)
+    }
+
+    private func drainWake() {
+        var value: UInt64 = 0
+        _ = unsafe read(wake.rawValue, &value, 8)
+    }
+
+    private func control(
+        _ operation: CInt, descriptor: CInt, events: Readiness, token: UInt64
+    ) throws(HostError) {
+        var event = unsafe epoll_event()
+        unsafe event.events = events.rawValue
+        unsafe event.data.u64 = token
+        guard unsafe epoll_ctl(poll.rawValue, operation, descriptor, &event) == 0 else {
+            throw HostError("watch with epoll", subject: "descriptor \(descriptor)", errno: errno)
+        }
+    }
+}

@@ -1,0 +1,23 @@
+// The Neutron requests a compute service makes (contract §7.2). Bodies stay JSON: the callers know their keys.
+package import JSON
+package import OpenStackHTTP
+
+/// Every method throws `ServiceFault`. Query values are percent-encoded by the client.
+package protocol NeutronAPI: Sendable {
+    /// GET /v2.0/ports with these query items; the "ports" array.
+    func ports(query: [(String, String)], as authorization: RequestAuthorization) async throws -> [JSONValue]
+    func port(_ id: String, as authorization: RequestAuthorization) async throws -> JSONValue
+    /// POST; `port` is the content of "port", and so is the answer.
+    func createPort(_ port: JSONValue, as authorization: RequestAuthorization) async throws -> JSONValue
+    func updatePort(_ id: String, _ port: JSONValue, as authorization: RequestAuthorization) async throws -> JSONValue
+    /// A port that is gone is no error.
+    func deletePort(_ id: String, as authorization: RequestAuthorization) async throws
+    func networks(query: [(String, String)], as authorization: RequestAuthorization) async throws -> [JSONValue]
+    func network(_ id: String, fields: [String], as authorization: RequestAuthorization) async throws -> JSONValue
+    func subnets(query: [(String, String)], as authorization: RequestAuthorization) async throws -> [JSONValue]
+    /// Floating IPs; an API without a router plugin (404) has none.
+    func floatingIPs(query: [(String, String)], as authorization: RequestAuthorization) async throws -> [JSONValue]
+    func securityGroups(query: [(String, String)], as authorization: RequestAuthorization) async throws -> [JSONValue]
+    /// Aliases of the extensions, cached for `extension_sync_interval`.
+    func extensions(as authorization: RequestAuthorization) async throws -> Set<String>
+}
