@@ -1,0 +1,55 @@
+# The two commands a newcomer needs are `make demo` and `make test`; README.md says what the others are for.
+SHELL := /bin/bash
+.DELETE_ON_ERROR:
+# The OpenStack client packages install a program that is also called swift: take the one that lies beside the compiler.
+SWIFTC := $(shell command -v swiftc || ls /opt/swift/usr/bin/swiftc 2>/dev/null)
+SWIFT := $(dir $(SWIFTC))swift
+BIN := .build/bin
+LAB := Tests/Lab
+
+.PHONY: help demo test unit-test kvm-test cloud-test bench build monitor service install-packages lint check-structure clean
+
+help:
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 24
+
+demo: build ## a real cloud, our compute node, a server's whole life
+	@$(LAB)/demo $(BIN)
+
+test: ## every test: units, guests under KVM, a real cloud
+	@$(LAB)/all-tests
+
+unit-test: install-packages ## tests that need no KVM and no cloud
+	$(SWIFT) test
+
+kvm-test: monitor ## guests on our monitor, under a real /dev/kvm
+	@$(LAB)/kvm-tests
+
+cloud-test: build ## servers through a real control plane
+	@$(LAB)/cloud-test-run $(BIN)
+
+bench: monitor ## start, memory and boot beside QEMU, on the instruction-counting clock
+	@$(LAB)/bench $(BIN)
+
+build: monitor service ## the three programs in .build/bin
+
+monitor: install-packages
+	@[ -n "$(SWIFTC)" ] || { echo "no Swift toolchain: install Swift 6.3 and put it into PATH" >&2; exit 1; }
+	APUS_PARTS=monitor $(SWIFT) build -c release --static-swift-stdlib --product apus-vmm --scratch-path .build/monitor
+	@mkdir -p $(BIN) && install -m 755 .build/monitor/release/apus-vmm $(BIN)/
+
+# Debug, because the tests share its build: `make service CONFIGURATION=release` for a host that is to serve.
+CONFIGURATION ?= debug
+STATIC := $(if $(filter release,$(CONFIGURATION)),--static-swift-stdlib)
+service: install-packages
+	$(SWIFT) build -c $(CONFIGURATION) $(STATIC) --product nova-compute
+	$(SWIFT) build -c $(CONFIGURATION) $(STATIC) --product apusctl
+	@mkdir -p $(BIN) && install -m 755 .build/$(CONFIGURATION)/nova-compute .build/$(CONFIGURATION)/apusctl $(BIN)/
+
+install-packages:
+	@$(LAB)/install librabbitmq-dev libssl-dev pkg-config
+
+lint: ## formatting and naming, as checked in
+	$(SWIFT) format lint --strict --recursive Sources Tests Package.swift
+
+clean:
+	rm -rf .build
