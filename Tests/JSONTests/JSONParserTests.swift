@@ -6,7 +6,7 @@ struct JSONParserTests {
         ("null", JSONValue.null), (" true ", .bool(true)), ("[]", .array([])), ("{}", .object([:])), ("-0", .integer(0)),
         ("9223372036854775807", .integer(.max)), ("9223372036854775808", .double(9223372036854775808)), ("1e3", .double(1000)),
         ("\"a\\u00e9\\ud83d\\ude00\\n\"", .string("aé😀\n")), ("\"\\ud83d!\"", .string("\u{FFFD}!")),
-        ("{\"a\": [1, {\"b\": null}], \"a\": 2}", ["a": 2]),
+        ("{\"a\": [1, {\"b\": null}], \"a\": 2}", .object(["a": 2])),
     ])
     func readsValue(text: String, expected: JSONValue) throws {
         #expect(try JSONValue.parse(text) == expected)
