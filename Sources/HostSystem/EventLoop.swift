@@ -28,7 +28,7 @@ package final class EventLoop: Sendable {
     }
 
     private let poll: OwnedDescriptor
-    private let wake: OwnedDescriptor
+    private let wake: EventDescriptor
     private let state = Mutex(State())
     private let isStopping = Atomic<Bool>(false)
 
@@ -36,10 +36,8 @@ package final class EventLoop: Sendable {
         let poll = epoll_create1(CInt(EPOLL_CLOEXEC))
         guard poll >= 0 else { throw HostError("create", subject: "epoll", errno: errno) }
         self.poll = OwnedDescriptor(owning: poll)
-        let wake = eventfd(0, CInt(EFD_CLOEXEC | EFD_NONBLOCK))
-        guard wake >= 0 else { throw HostError("create", subject: "eventfd", errno: errno) }
-        self.wake = OwnedDescriptor(owning: wake)
-        try control(EPOLL_CTL_ADD, descriptor: wake, events: .readable, token: 0)
+        wake = try EventDescriptor()
+        try control(EPOLL_CTL_ADD, descriptor: wake.rawValue, events: .readable, token: 0)
     }
 
     /// Watches `descriptor`, which stays its owner's and must stay open until `remove`.
@@ -91,7 +89,7 @@ package final class EventLoop: Sendable {
             }
             for index in 0..<Int(count) {
                 let token = unsafe events[index].data.u64
-                if token == 0 { drainWake(); continue }
+                if token == 0 { wake.drain(); continue }
                 guard let handler = state.withLock({ $0.registrations[token]?.handler }) else { continue }
                 unsafe handler(Readiness(rawValue: events[index].events))
             }
@@ -101,13 +99,7 @@ package final class EventLoop: Sendable {
     /// Makes `run` return after the handler in progress.
     package func stop() {
         isStopping.store(true, ordering: .releasing)
-        var one: UInt64 = 1
-        _ = unsafe write(wake.rawValue, &one, 8)
-    }
-
-    private func drainWake() {
-        var value: UInt64 = 0
-        _ = unsafe read(wake.rawValue, &value, 8)
+        wake.signal()
     }
 
     private func control(

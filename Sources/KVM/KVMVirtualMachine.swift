@@ -1,0 +1,85 @@
+// One virtual machine of KVM: memory slots, interrupt controllers in the kernel, doorbells, vCPUs.
+import CKVM
+import Glibc
+package import GuestMemory
+import HostSystem
+package import MachineCore
+import Synchronization
+
+package final class KVMVirtualMachine: VirtualMachine {
+    /// Where KVM keeps a TSS and an identity map on Intel hosts without unrestricted guests: 16 KiB below the BIOS area, reserved
+    /// in the guest's memory map.
+    static let identityMapAddress: UInt64 = 0xFEFF_C000
+    static let tssAddress: UInt64 = 0xFEFF_D000
+
+    let descriptor: OwnedDescriptor
+    private let system: KVMSystem
+    private let routing: InterruptRouting
+    private let runByteCount: Int
+    private let memory = Mutex<GuestMemory?>(nil)
+
+    init(system: KVMSystem) throws(AcceleratorError) {
+        let number = ckvm_create_vm(system.descriptor.rawValue)
+        guard number >= 0 else { throw kvmError("KVM_CREATE_VM", "/dev/kvm") }
+        descriptor = OwnedDescriptor(owning: number)
+        _ = fcntl(number, F_SETFD, FD_CLOEXEC)
+        guard ckvm_set_identity_map_addr(number, Self.identityMapAddress) == 0 else {
+            throw kvmError("KVM_SET_IDENTITY_MAP_ADDR", "virtual machine")
+        }
+        guard ckvm_set_tss_addr(number, UInt(Self.tssAddress)) == 0 else { throw kvmError("KVM_SET_TSS_ADDR", "virtual machine") }
+        guard ckvm_create_irqchip(number) == 0 else { throw kvmError("KVM_CREATE_IRQCHIP", "virtual machine") }
+        // The dummy speaker keeps port 0x61 in the kernel, where TSC calibration reads it in a loop.
+        guard ckvm_create_pit2(number, UInt32(KVM_PIT_SPEAKER_DUMMY)) == 0 else { throw kvmError("KVM_CREATE_PIT2", "virtual machine") }
+        let size = ckvm_vcpu_mmap_size(system.descriptor.rawValue)
+        guard Int(size) >= MemoryLayout<kvm_run>.size else { throw kvmError("KVM_GET_VCPU_MMAP_SIZE", "\(size)") }
+        runByteCount = Int(size)
+        routing = try InterruptRouting(vm: number)
+        self.system = system
+    }
+
+    package func map(_ memory: GuestMemory) throws(AcceleratorError) {
+        for (slot, region) in memory.regions.enumerated() {
+            // SAFETY: the region lies in the mapping, which this object keeps alive below.
+            let host = unsafe UInt64(UInt(bitPattern: memory.hostAddress(of: region)))
+            guard ckvm_set_memory(descriptor.rawValue, UInt32(slot), 0, region.base.rawValue, region.byteCount, host) == 0 else {
+                throw kvmError("KVM_SET_USER_MEMORY_REGION", "\(region.byteCount) bytes at \(region.base)")
+            }
+        }
+        self.memory.withLock { $0 = memory }
+    }
+
+    package func makeVCPU(index: Int, topology: ProcessorTopology) throws(AcceleratorError) -> any VirtualCPU {
+        let apicID = CPUIDTable.apicID(of: index, topology: topology)
+        let number = ckvm_create_vcpu(descriptor.rawValue, CInt(apicID))
+        guard number >= 0 else { throw kvmError("KVM_CREATE_VCPU", "vcpu \(index)") }
+        return try KVMVCPU(
+            owning: OwnedDescriptor(owning: number), index: index, machine: self, runByteCount: runByteCount,
+            cpuid: system.supportedCPUID.adjusted(forVCPU: index, topology: topology), stateMSRs: system.stateMSRs)
+    }
+
+    package func setLine(gsi: UInt32, isAsserted: Bool) {
+        _ = ckvm_irq_line(descriptor.rawValue, gsi, isAsserted ? 1 : 0)
+    }
+
+    package func makeMessageInterrupt() throws(AcceleratorError) -> any MessageInterrupt {
+        try KVMMessageInterrupt(owner: self, vm: descriptor.rawValue, routing: routing)
+    }
+
+    package func register(eventDescriptor: CInt, at address: DoorbellAddress, width: AccessWidth?) throws(AcceleratorError) {
+        try doorbell(eventDescriptor, address, width, flags: 0)
+    }
+
+    package func unregister(eventDescriptor: CInt, at address: DoorbellAddress, width: AccessWidth?) throws(AcceleratorError) {
+        try doorbell(eventDescriptor, address, width, flags: 1 << UInt32(kvm_ioeventfd_flag_nr_deassign))
+    }
+
+    private func doorbell(_ event: CInt, _ address: DoorbellAddress, _ width: AccessWidth?, flags: UInt32) throws(AcceleratorError) {
+        let length = width.map { UInt32($0.byteCount) } ?? 0
+        let result =
+            switch address {
+            case .memory(let guest): ckvm_ioeventfd(descriptor.rawValue, event, guest.rawValue, length, flags)
+            case .port(let port): ckvm_ioeventfd(descriptor.rawValue, event, UInt64(port), length, flags | 1 << UInt32(kvm_ioeventfd_flag_nr_pio))
+            }
+        guard result == 0 else { throw kvmError("KVM_IOEVENTFD", "\(address)") }
+    }
+}
