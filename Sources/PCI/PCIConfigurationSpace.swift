@@ -1,0 +1,186 @@
+// The first 256 bytes of a function's configuration space, type 0 header (PCI 3.0 §6.1, §6.2).
+//
+// A plain value: bytes, a mask of the bits a guest may write, and the BARs that the mask was made from. BAR sizing needs
+// no state of its own: the address bits below the size are read-only zeroes, so writing ones reads back the size.
+package import GuestMemory
+package import MachineCore
+
+/// The identity a function shows in its header.
+package struct PCIIdentity: Sendable, Equatable {
+    package var vendor: UInt16
+    package var device: UInt16
+    package var revision: UInt8
+    /// Class, subclass and programming interface, for example 0x01_00_00.
+    package var classCode: UInt32
+    package var subsystemVendor: UInt16
+    package var subsystem: UInt16
+
+    package init(
+        vendor: UInt16, device: UInt16, revision: UInt8 = 0, classCode: UInt32, subsystemVendor: UInt16 = 0x1AF4,
+        subsystem: UInt16 = 0x1100
+    ) {
+        self.vendor = vendor
+        self.device = device
+        self.revision = revision
+        self.classCode = classCode
+        self.subsystemVendor = subsystemVendor
+        self.subsystem = subsystem
+    }
+}
+
+/// A type 0 configuration space.
+package struct PCIConfigurationSpace: Sendable {
+    /// Offsets of the header, as the specification names them.
+    package enum Register {
+        package static let command = 0x04
+        package static let status = 0x06
+        package static let baseAddress = 0x10
+        package static let capabilities = 0x34
+        package static let interruptLine = 0x3C
+        package static let interruptPin = 0x3D
+    }
+    /// Bits of the command register.
+    package enum Command {
+        package static let memorySpace: UInt16 = 1 << 1
+        package static let busMaster: UInt16 = 1 << 2
+        package static let interruptDisable: UInt16 = 1 << 10
+    }
+
+    package static let byteCount = 256
+
+    private var bytes = [UInt8](repeating: 0, count: byteCount)
+    private var writable = [UInt8](repeating: 0, count: byteCount)
+    /// In ascending order of index.
+    package private(set) var bars: [BaseAddressRegister] = []
+    private var nextCapability = 0x40
+    private var lastPointer = Register.capabilities
+
+    package init(_ identity: PCIIdentity) {
+        put(UInt32(identity.vendor) | UInt32(identity.device) << 16, at: 0x00)
+        put(identity.classCode << 8 | UInt32(identity.revision), at: 0x08)
+        put(UInt32(identity.subsystemVendor) | UInt32(identity.subsystem) << 16, at: 0x2C)
+        // Memory space, bus master, parity, SERR, interrupt disable: what drivers are seen to write. I/O space is not
+        // here, since no BAR decodes ports.
+        allow(0x0546, at: Register.command)
+        allow(0xFF, at: 0x0C)  // cache line size: kept for the guest, without effect
+        allow(0xFF, at: Register.interruptLine)
+    }
+
+    // MARK: building
+
+    /// Declares a BAR. Called while the function is made; a register that does not fit the header is a mistake of ours.
+    package mutating func addBAR(_ bar: BaseAddressRegister) {
+        let isWide = bar.kind == .memory64
+        precondition(bar.index >= 0 && bar.index < (isWide ? 5 : 6), "BAR \(bar.index) is outside the header")
+        precondition(bar.byteCount >= 16 && bar.byteCount & (bar.byteCount - 1) == 0, "BAR size is no power of two")
+        let offset = Register.baseAddress + 4 * bar.index
+        let mask = ~(bar.byteCount - 1)
+        put((isWide ? 0x4 : 0) | (bar.isPrefetchable ? 0x8 : 0), at: offset)
+        allow(UInt32(truncatingIfNeeded: mask), at: offset)
+        if isWide { allow(UInt32(truncatingIfNeeded: mask >> 32), at: offset + 4) }
+        bars.append(bar)
+        bars.sort { $0.index < $1.index }
+    }
+
+    /// Appends a capability and returns its offset. `body` starts after the id and the next pointer; `writable` gives
+    /// the bits a guest may write in it, and zeroes where it is shorter.
+    package mutating func addCapability(id: UInt8, body: [UInt8], writable mask: [UInt8] = []) -> Int {
+        let offset = nextCapability
+        precondition(offset + 2 + body.count <= Self.byteCount, "capabilities do not fit the header")
+        bytes[lastPointer] = UInt8(offset)
+        bytes[offset] = id
+        for (index, byte) in body.enumerated() { bytes[offset + 2 + index] = byte }
+        for (index, byte) in mask.enumerated() where index < body.count { writable[offset + 2 + index] = byte }
+        bytes[Register.status] |= 0x10  // capabilities list
+        lastPointer = offset + 1
+        nextCapability = (offset + 2 + body.count + 3) & ~3
+        return offset
+    }
+
+    /// Routes the function's INTx: pin 1 (INTA) and the line number firmware would have left for the guest.
+    package mutating func setInterrupt(pin: UInt8, line: UInt8) {
+        bytes[Register.interruptPin] = pin
+        bytes[Register.interruptLine] = line
+    }
+
+    // MARK: guest access
+
+    /// Reads as the guest does: out of the header or across its end, all ones.
+    package func read(offset: Int, width: AccessWidth) -> UInt64 {
+        guard offset >= 0, offset <= Self.byteCount - width.byteCount else { return width.allOnes }
+        var value: UInt64 = 0
+        for index in 0..<width.byteCount { value |= UInt64(bytes[offset + index]) << UInt64(8 * index) }
+        return value
+    }
+
+    /// Writes as the guest does. Returns whether the ranges decoded may have changed.
+    package mutating func write(offset: Int, width: AccessWidth, value: UInt64) -> Bool {
+        guard offset >= 0, offset <= Self.byteCount - width.byteCount else { return false }
+        for index in 0..<width.byteCount {
+            let byte = UInt8(truncatingIfNeeded: value >> UInt64(8 * index))
+            let mask = writable[offset + index]
+            bytes[offset + index] = (bytes[offset + index] & ~mask) | (byte & mask)
+        }
+        let end = offset + width.byteCount
+        return (offset < 0x06 && end > 0x04) || (offset < 0x28 && end > 0x10)
+    }
+
+    /// The command register.
+    package var command: UInt16 { UInt16(truncatingIfNeeded: read(offset: Register.command, width: .word)) }
+
+    /// What the function decodes now: nothing unless memory space is on. A range that would leave the address space
+    /// (a BAR in the middle of being sized) decodes nothing.
+    package var decodedRanges: [DecodedRange] {
+        guard command & Command.memorySpace != 0 else { return [] }
+        return bars.compactMap { bar in
+            let base = address(of: bar)
+            guard base != 0, base <= UInt64.max - bar.byteCount else { return nil }
+            return DecodedRange(bar: bar.index, base: GuestAddress(base), byteCount: bar.byteCount)
+        }
+    }
+
+    /// The address in a BAR, decoded or not.
+    package func address(of bar: BaseAddressRegister) -> UInt64 {
+        let offset = Register.baseAddress + 4 * bar.index
+        let low = read(offset: offset, width: .doubleWord) & ~0xF
+        return bar.kind == .memory64 ? low | read(offset: offset + 4, width: .doubleWord) << 32 : low
+    }
+
+    /// Places a BAR, as firmware would.
+    package mutating func place(_ bar: BaseAddressRegister, at base: GuestAddress) {
+        let offset = Register.baseAddress + 4 * bar.index
+        _ = write(offset: offset, width: .doubleWord, value: base.rawValue & 0xFFFF_FFFF)
+        if bar.kind == .memory64 { _ = write(offset: offset + 4, width: .doubleWord, value: base.rawValue >> 32) }
+    }
+
+    /// Clears what a bus reset clears: the command register, not the BARs, so that a guest that reboots without
+    /// firmware finds them placed.
+    package mutating func reset() {
+        _ = write(offset: Register.command, width: .word, value: 0)
+    }
+
+    // MARK: saved state
+
+    package func save(into writer: inout StateWriter) {
+        writer.write(bytes)
+    }
+
+    /// Takes only the writable bits, so that a damaged state cannot change what the function is.
+    package mutating func restore(from reader: inout StateReader) throws(DeviceStateError) {
+        let saved = try reader.readBytes(limit: Self.byteCount)
+        guard saved.count == Self.byteCount else {
+            throw DeviceStateError(section: reader.section, reason: "has \(saved.count) bytes of PCI configuration")
+        }
+        for index in 0..<Self.byteCount {
+            bytes[index] = (bytes[index] & ~writable[index]) | (saved[index] & writable[index])
+        }
+    }
+
+    private mutating func put(_ value: UInt32, at offset: Int) {
+        for index in 0..<4 { bytes[offset + index] = UInt8(truncatingIfNeeded: value >> UInt32(8 * index)) }
+    }
+
+    private mutating func allow(_ mask: UInt32, at offset: Int) {
+        for index in 0..<4 { writable[offset + index] |= UInt8(truncatingIfNeeded: mask >> UInt32(8 * index)) }
+    }
+}
