@@ -10,6 +10,8 @@
 #include <sys/un.h>
 #include <pthread.h>
 #include <signal.h>
+#include "blockthread.h"
+#include "uring.h"
 
 /* Glibc's module map leaves memfd_create out. Returns the descriptor or -1 with errno. */
 int apus_memfd_create(const char *name);
