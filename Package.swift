@@ -60,7 +60,7 @@ let monitorTargets: [Target] = [
     module("NetworkBackend", ["CLinux", "HostSystem"]),
     module("VirtIO", ["PCI", "MachineCore", "GuestMemory", "HostSystem", "DiskImage", "NetworkBackend"]),
     module("Chipset", ["MachineCore", "HostSystem"]),
-    module("Firmware", ["GuestMemory", "HostSystem"]),
+    module("Firmware", ["GuestMemory", "HostSystem", "MachineCore"]),
     module(
         "Machine",
         [
