@@ -7,25 +7,23 @@ SWIFT := $(dir $(SWIFTC))swift
 BIN := .build/bin
 LAB := Tests/Lab
 
-.PHONY: help demo test unit-test kvm-test cloud-test bench build monitor service install-packages lint check-structure clean
+.PHONY: help demo test unit-test kvm-test bench build monitor service install-packages lint clean
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 24
 
-demo: build ## a real cloud, our compute node, a server's whole life
-	@$(LAB)/demo $(BIN)
+demo: monitor ## our monitor boots Linux on a real KVM: console, disk, shutdown
+	@$(LAB)/demo $(BIN)/apus-vmm
 
-test: ## every test: units, guests under KVM, a real cloud
+test: ## every test: units, guests under KVM, charts
 	@$(LAB)/all-tests
 
-unit-test: install-packages ## tests that need no KVM and no cloud
-	$(SWIFT) test
+unit-test: install-packages ## tests that need no KVM
+	APUS_PARTS=monitor $(SWIFT) test
 
 kvm-test: monitor ## guests on our monitor, under a real /dev/kvm
+	APUS_PARTS=monitor $(SWIFT) build --build-tests
 	@$(LAB)/kvm-tests
-
-cloud-test: build ## servers through a real control plane
-	@$(LAB)/cloud-test-run $(BIN)
 
 bench: monitor ## start, memory and boot beside QEMU, on the instruction-counting clock
 	@$(LAB)/bench $(BIN)

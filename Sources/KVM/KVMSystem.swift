@@ -30,6 +30,8 @@ package final class KVMSystem: Sendable {
         ] where ckvm_check_extension(number, capability) <= 0 {
             throw AcceleratorError("KVM_CHECK_EXTENSION", subject: name, reason: "this host's KVM does not have it; Linux 4.11 or later is needed")
         }
+        // Before any vCPU can be kicked: the signal's default action would end the process.
+        guard ckvm_install_kick_handler() == 0 else { throw kvmError("sigaction for", "the kick signal") }
         supportedCPUID = try CPUIDTable(supportedBy: number)
         stateMSRs = try Self.msrNumbers(number)
         self.descriptor = descriptor

@@ -15,3 +15,6 @@
 
 /* Glibc's module map leaves memfd_create out. Returns the descriptor or -1 with errno. */
 int apus_memfd_create(const char *name);
+
+/* Names the calling thread (prctl PR_SET_NAME; 15 bytes are kept). */
+int apus_name_thread(const char *name);

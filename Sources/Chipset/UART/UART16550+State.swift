@@ -1,0 +1,26 @@
+// What a 16550A keeps across a save.
+package import MachineCore
+
+extension UART16550 {
+    package func save(into writer: inout StateWriter) {
+        for value in [interruptEnable, fifoControl, lineControl, modemControl, scratch] { writer.write(value) }
+        writer.write(divisor)
+        writer.write(received)
+        writer.write(hasOverrun)
+        writer.write(transmitterEmptyPending)
+    }
+
+    package mutating func restore(from reader: inout StateReader) throws(DeviceStateError) {
+        var copy = UART16550()
+        copy.interruptEnable = try reader.read(UInt8.self) & 0x0F
+        copy.fifoControl = try reader.read(UInt8.self) & 0xC9
+        copy.lineControl = try reader.read()
+        copy.modemControl = try reader.read(UInt8.self) & 0x1F
+        copy.scratch = try reader.read()
+        copy.divisor = try reader.read()
+        copy.received = try reader.readBytes(limit: Self.fifoByteCount)
+        copy.hasOverrun = try reader.readBool()
+        copy.transmitterEmptyPending = try reader.readBool()
+        self = copy
+    }
+}

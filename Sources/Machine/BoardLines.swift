@@ -1,0 +1,22 @@
+// The board's interrupt lines and clock, on the accelerator's interrupt controllers and the host's clocks.
+import HostSystem
+import MachineCore
+
+/// One global system interrupt as a line.
+final class GSILine: InterruptLine {
+    private let machine: any VirtualMachine
+    private let gsi: UInt32
+
+    init(_ machine: any VirtualMachine, gsi: UInt32) {
+        self.machine = machine
+        self.gsi = gsi
+    }
+
+    func assert() { machine.setLine(gsi: gsi, isAsserted: true) }
+    func deassert() { machine.setLine(gsi: gsi, isAsserted: false) }
+}
+
+final class HostClock: MachineClock {
+    var nanoseconds: UInt64 { SystemClock.monotonicNanoseconds }
+    var wallSeconds: Int64 { SystemClock.wallSeconds }
+}

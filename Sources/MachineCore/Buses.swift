@@ -1,0 +1,78 @@
+// Port and memory buses: which device answers at an address. Reads nobody claims are all ones, writes go nowhere.
+package import GuestMemory
+import Synchronization
+
+/// Devices by I/O port. Fixed before the first vCPU runs, so that an access takes no lock.
+package struct PortBus: Sendable {
+    private struct Window: Sendable {
+        let first: UInt16, last: UInt16
+        let device: any BusDevice
+    }
+    private var windows: [Window] = []
+
+    package init() {}
+
+    /// Sends accesses of `count` ports from `port` on to `device`. The first attached wins where windows overlap.
+    package mutating func attach(_ device: any BusDevice, at port: UInt16, count: UInt16) {
+        windows.append(Window(first: port, last: port &+ (count &- 1), device: device))
+    }
+
+    package func read(_ port: UInt16, width: AccessWidth) -> UInt64 {
+        for window in windows where window.first <= port && port <= window.last {
+            return window.device.read(offset: UInt64(port - window.first), width: width) & width.allOnes
+        }
+        return width.allOnes
+    }
+
+    package func write(_ port: UInt16, width: AccessWidth, value: UInt64) {
+        for window in windows where window.first <= port && port <= window.last {
+            return window.device.write(offset: UInt64(port - window.first), width: width, value: value & width.allOnes)
+        }
+    }
+}
+
+/// Devices by guest-physical address. BARs move while the guest runs; doorbells are in the kernel, so the lock here is not hot.
+package final class MemoryBus: Sendable {
+    private struct Window: Sendable {
+        let base: UInt64, byteCount: UInt64
+        let device: any BusDevice
+    }
+    private let windows = Mutex<[Window]>([])
+
+    package init() {}
+
+    /// False where the range overlaps another window or leaves the address space.
+    @discardableResult
+    package func attach(_ device: any BusDevice, at base: GuestAddress, byteCount: UInt64) -> Bool {
+        guard byteCount > 0, let end = base.advanced(by: byteCount - 1) else { return false }
+        return windows.withLock { windows in
+            guard windows.allSatisfy({ end.rawValue < $0.base || base.rawValue > $0.base + ($0.byteCount - 1) }) else { return false }
+            windows.append(Window(base: base.rawValue, byteCount: byteCount, device: device))
+            return true
+        }
+    }
+
+    package func detach(_ device: any BusDevice, at base: GuestAddress) {
+        windows.withLock { $0.removeAll { $0.base == base.rawValue && $0.device === device } }
+    }
+
+    private func find(_ address: GuestAddress) -> (device: any BusDevice, offset: UInt64)? {
+        windows.withLock { windows in
+            for window in windows where address.rawValue >= window.base && address.rawValue - window.base < window.byteCount {
+                return (window.device, address.rawValue - window.base)
+            }
+            return nil
+        }
+    }
+
+    package func read(_ address: GuestAddress, byteCount: Int) -> UInt64 {
+        guard let width = AccessWidth(rawValue: UInt8(truncatingIfNeeded: byteCount)) else { return .max }
+        guard let found = find(address) else { return width.allOnes }
+        return found.device.read(offset: found.offset, width: width) & width.allOnes
+    }
+
+    package func write(_ address: GuestAddress, byteCount: Int, value: UInt64) {
+        guard let width = AccessWidth(rawValue: UInt8(truncatingIfNeeded: byteCount)), let found = find(address) else { return }
+        found.device.write(offset: found.offset, width: width, value: value & width.allOnes)
+    }
+}
