@@ -98,7 +98,7 @@ import Synchronization
             let address = GuestAddress(mmio.phys_addr)
             let count = Int(min(mmio.len, 8))
             if mmio.is_write == 0 {
-                dataOffset = MemoryLayout<kvm_run>.offset(of: \kvm_run.mmio.data) ?? 0
+                dataOffset = ckvm_mmio_data_offset()
                 dataWidth = count
                 dataCount = 1
                 return .memoryRead(address: address, byteCount: count)

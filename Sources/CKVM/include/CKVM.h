@@ -44,8 +44,8 @@ size_t ckvm_state_size(int what);
 /* Reads or writes MSRs one list at a time; returns how many worked. */
 int ckvm_get_msrs(int vcpu, struct kvm_msr_entry *entries, int count);
 int ckvm_set_msrs(int vcpu, const struct kvm_msr_entry *entries, int count);
-/* The io union of kvm_run. */
-static inline uint64_t ckvm_io_offset(const struct kvm_run *run) { return run->io.data_offset; }
+/* Where an MMIO read's answer goes in kvm_run: inside an anonymous union, whose offsets Swift's key paths do not know. */
+static inline size_t ckvm_mmio_data_offset(void) { return offsetof(struct kvm_run, mmio.data); }
 
 /* Directs the kick signal at one thread; its handler does nothing, so that KVM_RUN returns EINTR. */
 int ckvm_install_kick_handler(void);
