@@ -11,6 +11,7 @@
 #include <pthread.h>
 #include <signal.h>
 #include "blockthread.h"
+#include "tun.h"
 #include "uring.h"
 
 /* Glibc's module map leaves memfd_create out. Returns the descriptor or -1 with errno. */
