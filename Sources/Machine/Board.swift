@@ -5,6 +5,7 @@ import Firmware
 package import GuestMemory
 package import HostSystem
 package import MachineCore
+import NetworkBackend
 import PCI
 import VirtIO
 
@@ -31,15 +32,27 @@ package final class Board: Sendable {
         bus = PCIBus()
         let bridge = HostBridge()
         try bus.attach(bridge, at: HostBridge.address)
-        var functions: [any SavableDevice & Sendable] = []
+        var functions: [VirtIOPCIFunction] = []
         for (index, disk) in description.disks.enumerated() {
             let image = try RawImage(owning: OwnedDescriptor(owning: disk.descriptor), named: disk.name, isReadOnly: disk.isReadOnly)
             let device = try VirtIOBlock(
                 backend: image, serial: disk.name, queueCount: min(description.vcpuCount, 4), loops: [loop])
             let function = try VirtIOPCIFunction(device, name: "virtio-blk-\(index)", memory: memory, interrupts: machine, doorbells: machine)
-            try bus.attach(function, at: PCIAddress(device: UInt8(index + 1)))
             functions.append(function)
         }
+        for (index, network) in description.networks.enumerated() {
+            let tap = try TapQueue(owning: OwnedDescriptor(owning: network.tap), named: network.name)
+            let device = try VirtIONet(taps: [tap], mac: network.mac, mtu: 1500, loops: [loop])
+            functions.append(try VirtIOPCIFunction(device, name: "virtio-net-\(index)", memory: memory, interrupts: machine, doorbells: machine))
+        }
+        if description.hasEntropy {
+            functions.append(try VirtIOPCIFunction(VirtIOEntropy(loop: loop), name: "virtio-rng", memory: memory, interrupts: machine, doorbells: machine))
+        }
+        if description.hasBalloon {
+            functions.append(try VirtIOPCIFunction(VirtIOBalloon(loop: loop), name: "virtio-balloon", memory: memory, interrupts: machine, doorbells: machine))
+        }
+        // Slot 0 is the host bridge's; the others follow in the order of the description.
+        for (index, function) in functions.enumerated() { try bus.attach(function, at: PCIAddress(device: UInt8(truncatingIfNeeded: index + 1))) }
         configurationPorts = PCIConfigurationPorts(bus)
         addresses = MemoryBus()
         addresses.attach(PCIExpressWindow(bus), at: GuestAddress(MemoryMap.ecamBase), byteCount: MemoryMap.ecamByteCount)
@@ -55,7 +68,7 @@ package final class Board: Sendable {
         ports.attach(ResetPort(.systemControl, power: power), at: 0x92, count: 1)
         ports.attach(ResetPort(.keyboardController, power: power), at: 0x60, count: 5)
         self.ports = ports
-        savable = [serial, powerManagement, bridge, configurationPorts] + functions
+        savable = [serial, powerManagement, bridge, configurationPorts] as [any SavableDevice & Sendable] + functions
     }
 
     /// Every device as after power on. vCPUs are parked.

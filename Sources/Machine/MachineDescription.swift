@@ -8,6 +8,10 @@ package struct MachineDescription: Sendable {
     package var initrd: CInt?
     package var commandLine = "console=ttyS0"
     package var disks: [(descriptor: CInt, name: String, isReadOnly: Bool)] = []
+    /// Taps with IFF_VNET_HDR, each on a virtio-net of its own.
+    package var networks: [(tap: CInt, name: String, mac: [UInt8])] = []
+    package var hasEntropy = false
+    package var hasBalloon = false
     package var system = SystemInformation(
         manufacturer: "OpenStack Foundation", product: "OpenStack Nova", version: "", serial: "", uuid: [UInt8](repeating: 0, count: 16),
         family: "Virtual Machine")

@@ -4,6 +4,7 @@ import Firmware
 import Glibc
 import HostSystem
 import Machine
+import NetworkBackend
 
 struct UsageError: Error, CustomStringConvertible {
     let description: String
@@ -24,7 +25,10 @@ struct Options {
           --cmdline TEXT      kernel command line (default: console=ttyS0)
           --memory MIB        guest RAM, 64 to 1048576 (default: 256)
           --cpus N            vCPUs, 1 to 64 (default: 1)
-          --disk FILE[,ro]    raw disk on virtio-blk; may be repeated, up to 28 times
+          --disk FILE[,ro]    raw disk on virtio-blk; may be repeated
+          --net TAP,MAC       virtio-net on a tap: its name, or fd:N of an open one; may be repeated
+          --rng               virtio-rng, fed from this host
+          --balloon           virtio-balloon with statistics
           --serial WHERE      stdio (default) or a file, kept below 1 MiB
           --uuid UUID         the machine's SMBIOS UUID
           --no-reboot         end where the guest asks for a reset
@@ -61,9 +65,20 @@ struct Options {
                 var name = try value()
                 let isReadOnly = name.hasSuffix(",ro")
                 if isReadOnly { name.removeLast(3) }
-                guard machine.disks.count < 28 else { throw fail("--disk \(name): 28 disks are the limit") }
+                guard machine.disks.count + machine.networks.count < 28 else { throw fail("--disk \(name): 28 disks and networks are the limit") }
                 let descriptor = try Self.open(name, isReadOnly ? O_RDONLY : O_RDWR, for: option)
                 machine.disks.append((descriptor: descriptor, name: "disk\(machine.disks.count)", isReadOnly: isReadOnly))
+            case "--net":
+                let text = try value()
+                let parts = text.split(separator: ",")
+                let mac = parts.count == 2 ? parts[1].split(separator: ":").compactMap { UInt8($0, radix: 16) } : []
+                guard mac.count == 6 else { throw fail("--net \(text): give a tap and a MAC address, for example tap0,fa:16:3e:00:00:01") }
+                guard machine.disks.count + machine.networks.count < 28 else { throw fail("--net \(text): 28 disks and networks are the limit") }
+                let name = String(parts[0])
+                let tap = name.hasPrefix("fd:") ? try Self.open(name, O_RDWR, for: option) : try openTap(named: name, isMultiQueue: false).release()
+                machine.networks.append((tap: tap, name: name, mac: mac))
+            case "--rng": machine.hasEntropy = true
+            case "--balloon": machine.hasBalloon = true
             case "--serial": serial = try value()
             case "--uuid":
                 let text = try value()

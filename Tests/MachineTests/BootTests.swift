@@ -48,7 +48,17 @@ struct BootTests {
         unlink(path)
     }
 
-    @Test(arguments: [("--memory 1", "MiB from 64"), ("--cpus 0", "1 to 64"), ("--nonsense", "no option"), ("--disk fd:99", "no such open descriptor")])
+    @Test func guestPingsTheHostThroughItsTapAndFindsEntropyAndBalloon() throws {
+        #expect(system("ip tuntap add apusbt mode tap vnet_hdr && ip addr add 10.55.0.1/24 dev apusbt && ip link set apusbt up") == 0)
+        let run = try boot(
+            "quiet apus.ip=10.55.0.2/24 apus.ping=10.55.0.1 apus.test=poweroff", "--net apusbt,fa:16:3e:00:00:01 --rng --balloon")
+        _ = system("ip link del apusbt")
+        #expect(run.console.contains("3 packets received"), "\(run.console.suffix(1500))")
+        #expect(run.console.contains("random: 16 bytes from virtio_rng"), "\(run.console.suffix(1500))")
+        #expect(run.console.contains("balloon: bound") && run.status == 0)
+    }
+
+    @Test(arguments: [("--memory 1", "MiB from 64"), ("--cpus 0", "1 to 64"), ("--nonsense", "no option"), ("--disk fd:99", "no such open descriptor"), ("--net x", "MAC address")])
     func wrongUsageIsToldInWordsWithStatus2(options: String, words: String) throws {
         let run = try boot("", options)
         #expect(run.status == 2 && run.console.contains(words), "\(run)")
