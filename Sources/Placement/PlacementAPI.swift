@@ -1,6 +1,4 @@
 // The Placement requests a compute service makes (contract §6.1): paths, microversions and retries are the client's affair.
-package import JSON
-
 package struct ResourceProvider: Sendable, Equatable {
     package var uuid: String
     package var name: String
