@@ -1,8 +1,8 @@
 // GlanceAPI over HTTP (contract §8.1): the record, and the data as a stream that is checked on its way.
 package import JSON
-package import OpenStackHTTP
 import NIOCore
 import NIOHTTP1
+package import OpenStackHTTP
 
 package struct GlanceClient: GlanceAPI {
     private let session: ServiceSession

@@ -21,12 +21,12 @@ final class ImageDigest: Sendable {
         let value = Self.field("os_hash_value", of: image)
         let multihash: State? =
             switch name {
-        case "sha512": .sha512(SHA512())
-        case "sha384": .sha384(SHA384())
-        case "sha256": .sha256(SHA256())
-        case "md5": .md5(Insecure.MD5())
-        default: nil
-        }
+            case "sha512": .sha512(SHA512())
+            case "sha384": .sha384(SHA384())
+            case "sha256": .sha256(SHA256())
+            case "md5": .md5(Insecure.MD5())
+            default: nil
+            }
         if let multihash, let name, let value {
             state = Mutex(multihash)
             algorithm = name

@@ -10,13 +10,14 @@ package struct ImageWriteFailed: Error, Sendable, CustomStringConvertible {
     package var isOutOfSpace: Bool { errno == ENOSPC || errno == EDQUOT }
 
     package var description: String {
-        let name = switch errno {
-        case ENOSPC: "no space left on device (ENOSPC)"
-        case EDQUOT: "disk quota exceeded (EDQUOT)"
-        case EFBIG: "file too large (EFBIG)"
-        case EIO: "input/output error (EIO)"
-        default: "errno \(errno)"
-        }
+        let name =
+            switch errno {
+            case ENOSPC: "no space left on device (ENOSPC)"
+            case EDQUOT: "disk quota exceeded (EDQUOT)"
+            case EFBIG: "file too large (EFBIG)"
+            case EIO: "input/output error (EIO)"
+            default: "errno \(errno)"
+            }
         return "write image \(imageID) to its file: \(name) (host)"
     }
 }
@@ -50,7 +51,8 @@ struct ImageFileWriter {
             var rest = unsafe bytes[...]
             while unsafe !rest.isEmpty {
                 // SAFETY: `rest` lies within `bytes`, which live until this closure ends; write only reads them.
-                let count = unsafe Glibc.write(descriptor, UnsafeRawBufferPointer(rebasing: rest).baseAddress, rest.count)
+                let count = unsafe Glibc.write(
+                    descriptor, UnsafeRawBufferPointer(rebasing: rest).baseAddress, rest.count)
                 if count < 0 {
                     let code = Glibc.errno
                     if code == EINTR { continue }

@@ -1,12 +1,12 @@
+import JSON
 // Tokens of one identity. One request serves all who wait; a token is used until shortly before it expires or until a
 // service refuses it.
 //
 //   empty --token()--> fetching --answer--> held --near expiry, invalidate()--> empty
 //                          '--failure--> empty (every waiter gets the fault; the next call asks again)
 package import Logging
-package import OpenStackHTTP
-import JSON
 import NIOHTTP1
+package import OpenStackHTTP
 
 package actor KeystoneAuthenticator: Authenticator {
     private struct Held {
@@ -61,7 +61,8 @@ package actor KeystoneAuthenticator: Authenticator {
         if let held { ContinuousClock.now < held.renewAt } else { false }
     }
 
-    private static func fetch(_ credentials: Credentials, _ session: ServiceSession, _ logger: Logger) async -> Outcome {
+    private static func fetch(_ credentials: Credentials, _ session: ServiceSession, _ logger: Logger) async -> Outcome
+    {
         do throws(ServiceFault) {
             let asked = ContinuousClock.now
             var request = ServiceRequest(.POST, "/auth/tokens", body: TokenRequest.body(credentials))

@@ -34,7 +34,9 @@ enum TokenRequest {
     ) -> [String: JSONValue] {
         if let id { return ["id": .string(id)] }
         var subject: [String: JSONValue] = ["name": .string(name ?? "")]
-        if let domainID { subject["domain"] = ["id": .string(domainID)] } else if let domainName {
+        if let domainID {
+            subject["domain"] = ["id": .string(domainID)]
+        } else if let domainName {
             subject["domain"] = ["name": .string(domainName)]
         }
         return subject

@@ -1,7 +1,7 @@
 // NeutronAPI over HTTP (contract §7.2). Records stay JSON; this file knows paths, envelopes and which 404 is no error.
 package import JSON
-package import OpenStackHTTP
 import NIOHTTP1
+package import OpenStackHTTP
 import Synchronization
 
 package final class NeutronClient: NeutronAPI {

@@ -43,10 +43,14 @@ struct FaultBody: Equatable {
         var text = ""
         var isInTag = false
         for character in html {
-            if character == "<" { isInTag = true } else if character == ">" {
+            if character == "<" {
+                isInTag = true
+            } else if character == ">" {
                 isInTag = false
                 text.append(" ")
-            } else if !isInTag { text.append(character) }
+            } else if !isInTag {
+                text.append(character)
+            }
         }
         return text
     }

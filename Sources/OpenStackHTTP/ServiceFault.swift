@@ -40,12 +40,13 @@ package struct ServiceFault: Error, Sendable, CustomStringConvertible {
     }
 
     package var description: String {
-        let what = switch kind {
-        case .unreachable: "not reachable"
-        case .status(let status): "answered \(status)"
-        case .malformed: "answered something that is not its API"
-        case .notConfigured: "is not configured"
-        }
+        let what =
+            switch kind {
+            case .unreachable: "not reachable"
+            case .status(let status): "answered \(status)"
+            case .malformed: "answered something that is not its API"
+            case .notConfigured: "is not configured"
+            }
         return "\(request): \(service) \(what): \(body) (peer)"
     }
 }

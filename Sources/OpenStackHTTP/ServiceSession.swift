@@ -98,7 +98,9 @@ package struct ServiceSession: Sendable {
                 guard attemptsLeft > 0, isWorthRepeating(error, request), !Task.isCancelled else { throw error }
                 attemptsLeft -= 1
                 logger.debug("repeating request", metadata: ["request": "\(label)", "reason": "\(error.body)"])
-                do { try await Task.sleep(for: transport.options.retryDelay) } catch is CancellationError { throw error } catch {}
+                do { try await Task.sleep(for: transport.options.retryDelay) } catch is CancellationError {
+                    throw error
+                } catch {}
             }
         }
     }
@@ -143,12 +145,14 @@ package struct ServiceSession: Sendable {
     }
 
     private func address(of request: ServiceRequest, in catalogue: ServiceCatalogue?) throws(ServiceFault) -> String {
-        let base = endpoint.override
+        let base =
+            endpoint.override
             ?? catalogue?.url(
                 serviceType: endpoint.serviceType, interfaces: endpoint.interfaces, region: endpoint.region)
         guard var base else {
             throw ServiceFault(
-                kind: .notConfigured, request: "\(request.method.rawValue) \(request.path)", service: endpoint.serviceType,
+                kind: .notConfigured, request: "\(request.method.rawValue) \(request.path)",
+                service: endpoint.serviceType,
                 body: "no endpoint of type \(endpoint.serviceType) with interface "
                     + endpoint.interfaces.joined(separator: " or ") + " in region \(endpoint.region ?? "any")")
         }

@@ -21,7 +21,8 @@ package struct Inventory: Sendable, Equatable {
     package var stepSize: Int
     package var allocationRatio: Double
 
-    package init(total: Int, reserved: Int, minUnit: Int = 1, maxUnit: Int, stepSize: Int = 1, allocationRatio: Double) {
+    package init(total: Int, reserved: Int, minUnit: Int = 1, maxUnit: Int, stepSize: Int = 1, allocationRatio: Double)
+    {
         self.total = total
         self.reserved = reserved
         self.minUnit = minUnit
@@ -38,7 +39,10 @@ package struct Allocations: Sendable, Equatable {
     package var userID: String?
     package var consumerGeneration: Int?
 
-    package init(byProvider: [String: [String: Int]], projectID: String? = nil, userID: String? = nil, consumerGeneration: Int? = nil) {
+    package init(
+        byProvider: [String: [String: Int]], projectID: String? = nil, userID: String? = nil,
+        consumerGeneration: Int? = nil
+    ) {
         self.byProvider = byProvider
         self.projectID = projectID
         self.userID = userID

@@ -1,8 +1,8 @@
+import JSON
+import NIOHTTP1
 // PlacementAPI over HTTP. Each request names the microversion that nova-compute uses for it (contract §6.1), because the
 // shapes of the bodies depend on it.
 package import OpenStackHTTP
-import JSON
-import NIOHTTP1
 
 package struct PlacementClient: PlacementAPI {
     private let session: ServiceSession
@@ -133,7 +133,8 @@ package struct PlacementClient: PlacementAPI {
     }
 
     private func send(
-        _ method: HTTPMethod, _ path: String, query: [(String, String)] = [], body: JSONValue? = nil, _ version: String?,
+        _ method: HTTPMethod, _ path: String, query: [(String, String)] = [], body: JSONValue? = nil,
+        _ version: String?,
         expecting: Set<Int> = []
     ) async throws(ServiceFault) -> ServiceAnswer {
         try await session.send(

@@ -20,7 +20,7 @@ struct LabelledNumbers: ~Copyable {
 
     func samples() -> [MetricSample] {
         let values = values.withLock { $0 }
-        if values.isEmpty, labelNames.isEmpty { return [MetricSample(0)] }
+        if values.isEmpty, labelNames.isEmpty { return [MetricSample([], 0)] }
         return values.sorted { $0.key.lexicographicallyPrecedes($1.key) }.map {
             MetricSample(Array(zip(labelNames, $0.key)), $0.value)
         }

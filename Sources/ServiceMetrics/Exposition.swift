@@ -18,7 +18,9 @@ package enum Exposition {
         var byName: [String: MetricFamily] = [:]
         var seen: Set<String> = []
         for family in families {
-            let fresh = family.samples.filter { seen.insert(family.name + labels($0.labels.sorted { $0 < $1 })).inserted }
+            let fresh = family.samples.filter {
+                seen.insert(family.name + labels($0.labels.sorted { $0 < $1 })).inserted
+            }
             // A name has one type: a second source that disagrees is left out rather than spoiling the scrape.
             if let known = byName[family.name], known.kind != family.kind { continue }
             byName[family.name, default: MetricFamily(family.name, family.kind, help: family.help, samples: [])]
@@ -36,7 +38,8 @@ package enum Exposition {
                 text += "\(name)_bucket\(labels(sample.labels + [("le", number(bucket.bound))])) \(bucket.count)\n"
             }
             text += "\(name)_bucket\(labels(sample.labels + [("le", "+Inf")])) \(count)\n"
-            text += "\(name)_sum\(labels(sample.labels)) \(number(sum))\n\(name)_count\(labels(sample.labels)) \(count)\n"
+            text +=
+                "\(name)_sum\(labels(sample.labels)) \(number(sum))\n\(name)_count\(labels(sample.labels)) \(count)\n"
         }
     }
 

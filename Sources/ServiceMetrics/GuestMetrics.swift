@@ -51,17 +51,20 @@ package struct GuestMetrics: MetricSource {
 
     private func guestFamilies(_ guests: [GuestSample]) -> [MetricFamily] {
         [
-            MetricFamily("apus_guests", .gauge, help: "Guests on this host.", samples: [MetricSample(Double(guests.count))]),
+            MetricFamily(
+                "apus_guests", .gauge, help: "Guests on this host.", samples: [MetricSample([], Double(guests.count))]),
             family("apus_guest_running", .gauge, "1 while the guest's vCPUs run.", guests) {
                 [MetricSample($1, $0.isRunning ? 1 : 0)]
             },
-            family("apus_guest_vcpu_seconds_total", .counter, "CPU time of the vCPU's thread.", guests) { guest, labels in
+            family("apus_guest_vcpu_seconds_total", .counter, "CPU time of the vCPU's thread.", guests) {
+                guest, labels in
                 guest.vcpuSeconds.enumerated().map { MetricSample(labels + [("vcpu", "\($0)")], $1) }
             },
             family("apus_guest_memory_bytes", .gauge, "Memory of the guest.", guests) {
                 [MetricSample($1, Double($0.memoryBytes))]
             },
-            family("apus_guest_memory_resident_bytes", .gauge, "Resident memory of its process.", guests) { guest, labels in
+            family("apus_guest_memory_resident_bytes", .gauge, "Resident memory of its process.", guests) {
+                guest, labels in
                 guest.residentBytes.map { [MetricSample(labels, Double($0))] } ?? []
             },
             family("apus_guest_snapshot_age_seconds", .gauge, "Age of this guest's numbers.", guests) {
@@ -71,30 +74,32 @@ package struct GuestMetrics: MetricSource {
     }
 
     private func blockFamilies(_ guests: [GuestSample]) -> [MetricFamily] {
-        let columns: [(String, String, KeyPath<GuestSample.Block, UInt64> & Sendable)] = [
-            ("read_bytes", "Bytes the guest read.", \.readBytes), ("written_bytes", "Bytes the guest wrote.", \.writtenBytes),
-            ("reads", "Read requests of the guest.", \.reads), ("writes", "Write requests of the guest.", \.writes),
-            ("flushes", "Flush requests of the guest.", \.flushes),
+        let columns: [(String, String, (GuestSample.Block) -> UInt64)] = [
+            ("read_bytes", "Bytes the guest read.", { $0.readBytes }),
+            ("written_bytes", "Bytes the guest wrote.", { $0.writtenBytes }),
+            ("reads", "Read requests of the guest.", { $0.reads }),
+            ("writes", "Write requests of the guest.", { $0.writes }),
+            ("flushes", "Flush requests of the guest.", { $0.flushes }),
         ]
         return columns.map { name, help, value in
             family("apus_guest_block_\(name)_total", .counter, help, guests) { guest, labels in
-                guest.blocks.map { MetricSample(labels + [("device", $0.device)], Double($0[keyPath: value])) }
+                guest.blocks.map { MetricSample(labels + [("device", $0.device)], Double(value($0))) }
             }
         }
     }
 
     private func networkFamilies(_ guests: [GuestSample]) -> [MetricFamily] {
-        let columns: [(String, String, KeyPath<GuestSample.Network, UInt64> & Sendable)] = [
-            ("receive_bytes", "Bytes the guest received.", \.receivedBytes),
-            ("receive_packets", "Packets the guest received.", \.receivedPackets),
-            ("receive_drops", "Packets for the guest that were dropped.", \.receivedDrops),
-            ("transmit_bytes", "Bytes the guest sent.", \.transmittedBytes),
-            ("transmit_packets", "Packets the guest sent.", \.transmittedPackets),
-            ("transmit_drops", "Packets of the guest that were dropped.", \.transmittedDrops),
+        let columns: [(String, String, (GuestSample.Network) -> UInt64)] = [
+            ("receive_bytes", "Bytes the guest received.", { $0.receivedBytes }),
+            ("receive_packets", "Packets the guest received.", { $0.receivedPackets }),
+            ("receive_drops", "Packets for the guest that were dropped.", { $0.receivedDrops }),
+            ("transmit_bytes", "Bytes the guest sent.", { $0.transmittedBytes }),
+            ("transmit_packets", "Packets the guest sent.", { $0.transmittedPackets }),
+            ("transmit_drops", "Packets of the guest that were dropped.", { $0.transmittedDrops }),
         ]
         return columns.map { name, help, value in
             family("apus_guest_network_\(name)_total", .counter, help, guests) { guest, labels in
-                guest.networks.map { MetricSample(labels + [("device", $0.device)], Double($0[keyPath: value])) }
+                guest.networks.map { MetricSample(labels + [("device", $0.device)], Double(value($0))) }
             }
         }
     }

@@ -26,8 +26,10 @@ package struct MetricSample: Sendable, Equatable {
         package static func == (left: Value, right: Value) -> Bool {
             switch (left, right) {
             case (.number(let left), .number(let right)): left == right
-            case (.distribution(let leftBuckets, let leftCount, let leftSum),
-                .distribution(let rightBuckets, let rightCount, let rightSum)):
+            case (
+                .distribution(let leftBuckets, let leftCount, let leftSum),
+                .distribution(let rightBuckets, let rightCount, let rightSum)
+            ):
                 leftCount == rightCount && leftSum == rightSum
                     && leftBuckets.elementsEqual(rightBuckets) { $0 == $1 }
             default: false
@@ -42,7 +44,7 @@ package struct MetricSample: Sendable, Equatable {
         self.value = value
     }
 
-    package init(_ labels: [(String, String)] = [], _ number: Double) { self.init(labels, .number(number)) }
+    package init(_ labels: [(String, String)], _ number: Double) { self.init(labels, .number(number)) }
 
     package static func == (left: MetricSample, right: MetricSample) -> Bool {
         left.value == right.value && left.labels.elementsEqual(right.labels) { $0 == $1 }
