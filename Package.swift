@@ -92,6 +92,7 @@ let lifecycle: Target.Dependency = .product(name: "ServiceLifecycle", package: "
 let http: Target.Dependency = .product(name: "AsyncHTTPClient", package: "async-http-client")
 let arguments: Target.Dependency = .product(name: "ArgumentParser", package: "swift-argument-parser")
 let crypto: Target.Dependency = .product(name: "Crypto", package: "swift-crypto")
+let tls: Target.Dependency = .product(name: "NIOSSL", package: "swift-nio-ssl")
 let nio: [Target.Dependency] = [
     .product(name: "NIOCore", package: "swift-nio"), .product(name: "NIOPosix", package: "swift-nio"),
     .product(name: "NIOHTTP1", package: "swift-nio"),
@@ -113,7 +114,7 @@ let messagingTargets: [Target] = [
 
 // The rest of the service: structured concurrency on Foundation, NIO and the server ecosystem.
 let serviceTargets: [Target] = [
-    module("OpenStackHTTP", ["JSON", "ServiceConfiguration", http, log] + nio),
+    module("OpenStackHTTP", ["JSON", "ServiceConfiguration", http, tls, log] + nio),
     module("Keystone", ["OpenStackHTTP", "JSON", log]),
     module("Placement", ["OpenStackHTTP", "JSON", log]),
     module("Neutron", ["OpenStackHTTP", "JSON", log]),
@@ -152,6 +153,7 @@ let messagingDependencies: [Package.Dependency] = [
 ]
 let serviceDependencies: [Package.Dependency] = [
     .package(url: "https://github.com/apple/swift-nio", from: "2.80.0"),
+    .package(url: "https://github.com/apple/swift-nio-ssl", from: "2.30.0"),
     .package(url: "https://github.com/apple/swift-crypto", from: "3.12.0"),
     .package(url: "https://github.com/apple/swift-argument-parser", from: "1.5.0"),
     .package(url: "https://github.com/swift-server/async-http-client", from: "1.25.0"),

@@ -1,9 +1,9 @@
-import JSON
 // Tokens of one identity. One request serves all who wait; a token is used until shortly before it expires or until a
 // service refuses it.
 //
 //   empty --token()--> fetching --answer--> held --near expiry, invalidate()--> empty
 //                          '--failure--> empty (every waiter gets the fault; the next call asks again)
+import JSON
 package import Logging
 import NIOHTTP1
 package import OpenStackHTTP
