@@ -80,6 +80,7 @@ int ckvm_get_pit2(int vm, struct kvm_pit_state2 *state) { return ioctl(vm, KVM_G
 int ckvm_set_pit2(int vm, const struct kvm_pit_state2 *state) { return ioctl(vm, KVM_SET_PIT2, state); }
 int ckvm_get_clock(int vm, struct kvm_clock_data *clock) { return ioctl(vm, KVM_GET_CLOCK, clock); }
 int ckvm_set_clock(int vm, const struct kvm_clock_data *clock) { return ioctl(vm, KVM_SET_CLOCK, clock); }
+int ckvm_note_paused(int vcpu) { return ioctl(vcpu, KVM_KVMCLOCK_CTRL, 0); }
 
 int ckvm_run(int vcpu) { return ioctl(vcpu, KVM_RUN, 0); }
 int ckvm_set_cpuid(int vcpu, const struct kvm_cpuid_entry2 *entries, int count)

@@ -91,6 +91,10 @@ package struct CPUIDTable: Sendable, Equatable {
                 let level = leaf.eax >> 5 & 7
                 let sharing = level >= 3 ? (UInt32(1) << packageWidth) - 1 : (UInt32(1) << threadWidth) - 1
                 leaf.eax = leaf.eax & 0x0000_3FFF | min(sharing, 0xFFF) << 14 | min((UInt32(1) << Self.width(of: topology.cores)) - 1, 63) << 26
+            case 0x8000_001D where leaf.eax & 0x1F != 0:
+                // AMD's cache parameters: the same, without the cores of the package.
+                let sharing = leaf.eax >> 5 & 7 >= 3 ? UInt32(1) << packageWidth : UInt32(topology.threads)
+                leaf.eax = leaf.eax & 0x0000_3FFF | min(sharing - 1, 0xFFF) << 14
             case 6:
                 leaf.eax &= ~0b1011  // no turbo, no ARAT claims beyond bit 2, no thermal sensor
                 leaf.eax |= 1 << 2  // ARAT: the APIC timer never stops

@@ -12,7 +12,8 @@ final class InterruptRouting: Sendable {
     private let vm: CInt
     private let limit: Int
     private let messages = Mutex<[UInt32: InterruptMessage]>([:])
-    private let nextGSI = Atomic<UInt32>(firstMessageGSI)
+    private struct Numbers { var next = firstMessageGSI; var free: [UInt32] = [] }
+    private let numbers = Mutex(Numbers())
 
     /// - Parameter vm: stays its owner's and open as long as this object.
     init(vm: CInt) throws(AcceleratorError) {
@@ -22,11 +23,24 @@ final class InterruptRouting: Sendable {
     }
 
     func allocate() throws(AcceleratorError) -> UInt32 {
-        let gsi = nextGSI.add(1, ordering: .relaxed).oldValue
-        guard Int(gsi) < limit - 24 else {
+        let gsi = numbers.withLock { numbers -> UInt32? in
+            if let free = numbers.free.popLast() { return free }
+            // The fixed routes take 39 places of the table.
+            guard Int(numbers.next) < limit - 39 else { return nil }
+            defer { numbers.next += 1 }
+            return numbers.next
+        }
+        guard let gsi else {
             throw AcceleratorError("allocate", subject: "message interrupt", reason: "all \(limit) routes are in use")
         }
         return gsi
+    }
+
+    /// Gives a number back with its route.
+    func release(_ gsi: UInt32) {
+        // A route that stays is harmless: its irqfd is gone.
+        try? set(nil, gsi: gsi)
+        numbers.withLock { $0.free.append(gsi) }
     }
 
     func set(_ message: InterruptMessage?, gsi: UInt32) throws(AcceleratorError) {
@@ -95,6 +109,11 @@ final class KVMMessageInterrupt: MessageInterrupt {
         self.vm = vm
         self.routing = routing
         self.owner = owner
+    }
+
+    deinit {
+        if isBound.withLock({ $0 }) { _ = ckvm_irqfd(vm, event.rawValue, gsi, UInt32(KVM_IRQFD_FLAG_DEASSIGN)) }
+        routing.release(gsi)
     }
 
     var eventDescriptor: CInt? { event.rawValue }

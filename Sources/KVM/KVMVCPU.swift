@@ -153,12 +153,18 @@ import Synchronization
         if thread != 0 { _ = ckvm_kick_thread(thread) }
     }
 
+    /// Refused where the guest has no paravirtual clock: then there is nobody to tell.
+    package func notePause() { _ = ckvm_note_paused(descriptor.rawValue) }
+
     // MARK: Boot state
 
     package func setBootRegisters(_ boot: BootRegisters) throws(AcceleratorError) {
         var special = kvm_sregs()
         guard unsafe ckvm_get_state(descriptor.rawValue, CInt(CKVM_SREGS), &special) == 0 else { throw kvmError("KVM_GET_SREGS", "vcpu \(index)") }
-        if boot.mode != .real {
+        if boot.mode == .real {
+            special.cs.base = 0
+            special.cs.selector = 0
+        } else {
             func segment(selector: UInt16, type: UInt8, long: Bool) -> kvm_segment {
                 var segment = kvm_segment()
                 segment.limit = 0xFFFF_FFFF
@@ -197,10 +203,5 @@ import Synchronization
         general.rbx = boot.rbx
         general.rsi = boot.rsi
         guard unsafe ckvm_set_state(descriptor.rawValue, CInt(CKVM_REGS), &general) == 0 else { throw kvmError("KVM_SET_REGS", "vcpu \(index)") }
-        if boot.mode == .real {
-            special.cs.base = 0
-            special.cs.selector = 0
-            guard unsafe ckvm_set_state(descriptor.rawValue, CInt(CKVM_SREGS), &special) == 0 else { throw kvmError("KVM_SET_SREGS", "vcpu \(index)") }
-        }
     }
 }

@@ -18,9 +18,7 @@ extension KVMVirtualMachine {
         var pit = kvm_pit_state2()
         guard unsafe ckvm_get_pit2(descriptor.rawValue, &pit) == 0 else { throw kvmError("KVM_GET_PIT2", "virtual machine") }
         writer.write(unsafe withUnsafeBytes(of: &pit) { unsafe Array($0) })
-        var clock = kvm_clock_data()
-        guard unsafe ckvm_get_clock(descriptor.rawValue, &clock) == 0 else { throw kvmError("KVM_GET_CLOCK", "virtual machine") }
-        writer.write(clock.clock)
+        writer.write(try clockNanoseconds())
         return writer.bytes
     }
 
@@ -41,9 +39,7 @@ extension KVMVirtualMachine {
             var pit = kvm_pit_state2()
             try fill(&pit, from: reader.readBytes(), section: reader.section)
             guard unsafe ckvm_set_pit2(descriptor.rawValue, &pit) == 0 else { throw kvmError("KVM_SET_PIT2", "virtual machine") }
-            var clock = kvm_clock_data()
-            clock.clock = try reader.read(UInt64.self)
-            guard unsafe ckvm_set_clock(descriptor.rawValue, &clock) == 0 else { throw kvmError("KVM_SET_CLOCK", "virtual machine") }
+            try setClock(try reader.read(UInt64.self))
         } catch let error as AcceleratorError {
             throw error
         } catch {

@@ -17,6 +17,8 @@ package final class KVMVirtualMachine: VirtualMachine {
     private let routing: InterruptRouting
     private let runByteCount: Int
     private let memory = Mutex<GuestMemory?>(nil)
+    /// What the guest's clock stood at, while it is stopped.
+    private let stoppedClock = Mutex<UInt64?>(nil)
 
     init(system: KVMSystem) throws(AcceleratorError) {
         let number = ckvm_create_vm(system.descriptor.rawValue)
@@ -59,6 +61,32 @@ package final class KVMVirtualMachine: VirtualMachine {
 
     package func setLine(gsi: UInt32, isAsserted: Bool) {
         _ = ckvm_irq_line(descriptor.rawValue, gsi, isAsserted ? 1 : 0)
+    }
+
+    package func stopClock() throws(AcceleratorError) {
+        let now = try clockNanoseconds()
+        stoppedClock.withLock { $0 = $0 ?? now }
+    }
+
+    package func startClock() throws(AcceleratorError) {
+        guard let value = stoppedClock.withLock({ $0.take() }) else { return }
+        try setClock(value)
+    }
+
+    /// Sets the clock, and where it is stopped what it goes on from.
+    func setClock(_ nanoseconds: UInt64) throws(AcceleratorError) {
+        stoppedClock.withLock { if $0 != nil { $0 = nanoseconds } }
+        var clock = kvm_clock_data()
+        clock.clock = nanoseconds
+        guard unsafe ckvm_set_clock(descriptor.rawValue, &clock) == 0 else { throw kvmError("KVM_SET_CLOCK", "virtual machine") }
+    }
+
+    /// What the guest's clock shows, or will go on from.
+    func clockNanoseconds() throws(AcceleratorError) -> UInt64 {
+        if let value = stoppedClock.withLock({ $0 }) { return value }
+        var clock = kvm_clock_data()
+        guard unsafe ckvm_get_clock(descriptor.rawValue, &clock) == 0 else { throw kvmError("KVM_GET_CLOCK", "virtual machine") }
+        return clock.clock
     }
 
     package func makeMessageInterrupt() throws(AcceleratorError) -> any MessageInterrupt {

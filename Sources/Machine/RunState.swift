@@ -1,44 +1,111 @@
 // The states of a machine and who may move it between them.
 //
-//   configured ──start──► running ◄──resume── paused
-//                          │  ▲ └────pause────►
-//                          │  └── reset (from running, paused, shutdown: vCPUs parked, devices reset, kernel loaded again)
-//                          ├── guest S5 ──────► shutdown      ends the process unless it is told to stay
-//                          ├── triple fault ──► reset, or shutdown where resets end the machine
-//                          └── KVM gives up ──► internalError  the guest stays for inspection; only reset and quit leave it
-//   any ──quit──► ended
+//                    ┌───────────── resume ─────────────┐
+//                    ▼                                  │
+//   configured ──► running ──────── pause ───────────► paused ◄── configured, where the start is to be paused
+//                  │ │ │ ▲                              │ │ │
+//                  │ │ │ └── reset (stays running) ──┐  │ │ └── reset (stays paused)
+//                  │ │ └── guest resets itself ──────┘  │ │
+//                  │ ├── guest S5, or a reset where resets end the machine ──► shutdown
+//                  │ └── accelerator or monitor cannot go on ───────────────► internalError
+//   shutdown, internalError ── reset ──► paused   any ── quit ──► ended
+//
+// The moves are decided here and nowhere else; StateDriver carries them out. While a reset is carried out no vCPU runs and the
+// state that is shown is the one it ends in.
 
 /// What a machine is doing, by the names that QMP gives these states.
-package enum RunState: String, Sendable {
+package enum RunState: String, Sendable, CaseIterable {
+    /// Made, no vCPU has run yet. To running, paused, ended.
     case configured = "prelaunch"
+    /// To paused, shutdown, internalError, ended; a reset leads back here.
     case running
+    /// vCPUs and devices stand still. To running, ended; to shutdown and internalError by what the guest did just before.
     case paused
+    /// The guest switched itself off. To paused by a reset, to ended.
     case shutdown
+    /// Guest code cannot go on; it stays as it is, for inspection. To paused by a reset, to ended.
     case internalError = "internal-error"
+    /// Nothing is left to run.
     case ended
 
     /// Whether vCPUs execute guest code.
     package var executes: Bool { self == .running }
-
-    /// Valid moves; everything else is refused.
-    package func mayBecome(_ next: RunState) -> Bool {
-        switch (self, next) {
-        case (.ended, _): false
-        case (_, .ended): true
-        case (.configured, .running), (.configured, .paused): true
-        case (.running, .paused), (.paused, .running): true
-        case (.running, .shutdown), (.paused, .shutdown): true
-        case (.running, .internalError): true
-        case (.shutdown, .running), (.internalError, .running), (.running, .running): true
-        default: false
-        }
-    }
 }
 
-/// What the state driver is asked to do.
-package enum MachineEvent: Sendable, Equatable {
-    case reset(way: String)
-    case shutdown
-    case internalError(vcpu: Int, reason: String)
+/// What a machine is asked to do, by its operator or by its guest.
+package enum MachineRequest: Sendable, Equatable {
+    case pause
+    case resume
+    case pressPowerButton
+    case reset
     case quit
+    case guestReset(way: String)
+    case guestShutdown
+    case breakdown(vcpu: Int?, reason: String)
+}
+
+/// What the driver does about a request, in this order: vCPUs stop, the machine is reset, vCPUs go on.
+package struct Transition: Sendable, Equatable {
+    package var next: RunState
+    package var resets = false
+    package var pressesPowerButton = false
+    /// What observers hear.
+    package var notice: MachineNotice?
+}
+
+/// News of a machine, for whoever watches it.
+package enum MachineNotice: Sendable, Equatable {
+    case resumed
+    case paused
+    case powerButtonPressed
+    case reset(way: String, byGuest: Bool)
+    case shutdown(reason: String, byGuest: Bool)
+    case brokeDown(vcpu: Int?, reason: String)
+}
+
+/// A request that the machine's state does not allow.
+package struct RequestRefusal: Error, Sendable, Equatable, CustomStringConvertible {
+    package let state: RunState
+    package let reason: String
+
+    package var description: String { "the machine is in state \(state.rawValue): \(reason) (caller)" }
+}
+
+extension RunState {
+    /// What a request leads to. Nil: nothing is to be done. An operator's request that makes no sense is refused; what the guest
+    /// did is never refused, at most too late to matter.
+    package func transition(for request: MachineRequest, resetsEndMachine: Bool) throws(RequestRefusal) -> Transition? {
+        if self == .ended {
+            if case .quit = request { return nil }
+            throw RequestRefusal(state: self, reason: "nothing is left to do")
+        }
+        switch request {
+        case .quit:
+            return Transition(next: .ended, notice: self == .shutdown ? nil : .shutdown(reason: "host-qmp-quit", byGuest: false))
+        case .pause:
+            guard self != .paused else { return nil }
+            guard self == .running || self == .configured else { throw RequestRefusal(state: self, reason: "it does not run") }
+            return Transition(next: .paused, notice: .paused)
+        case .resume:
+            guard self != .running else { return nil }
+            guard self == .paused || self == .configured else { throw RequestRefusal(state: self, reason: "reset it first") }
+            return Transition(next: .running, notice: .resumed)
+        case .pressPowerButton:
+            guard self == .running || self == .paused else { throw RequestRefusal(state: self, reason: "no guest is there to hear it") }
+            return Transition(next: self, pressesPowerButton: true, notice: .powerButtonPressed)
+        case .reset:
+            guard self != .configured else { return nil }
+            return Transition(next: executes ? .running : .paused, resets: true, notice: .reset(way: "host-qmp-system-reset", byGuest: false))
+        case .guestReset(let way):
+            guard self == .running || self == .paused else { return nil }
+            if resetsEndMachine { return Transition(next: .shutdown, notice: .shutdown(reason: "guest-reset", byGuest: true)) }
+            return Transition(next: self, resets: true, notice: .reset(way: way, byGuest: true))
+        case .guestShutdown:
+            guard self == .running || self == .paused else { return nil }
+            return Transition(next: .shutdown, notice: .shutdown(reason: "guest-shutdown", byGuest: true))
+        case .breakdown(let vcpu, let reason):
+            guard self != .internalError else { return nil }
+            return Transition(next: .internalError, notice: .brokeDown(vcpu: vcpu, reason: reason))
+        }
+    }
 }

@@ -103,6 +103,8 @@ package protocol VirtualCPU: AnyObject, Sendable {
     func kick()
     /// Sets the state a boot processor starts in.
     func setBootRegisters(_ registers: BootRegisters) throws(AcceleratorError)
+    /// The guest was stopped for a while and goes on: its watchdogs are told. Before the processor runs again.
+    func notePause()
     /// Everything the processor holds, for saved state: opaque, versioned by the accelerator.
     func saveState() throws(AcceleratorError) -> [UInt8]
     func restoreState(_ state: [UInt8]) throws(AcceleratorError)
@@ -116,6 +118,9 @@ package protocol VirtualMachine: DoorbellRegistrar, MessageInterruptFactory {
     func makeVCPU(index: Int, topology: ProcessorTopology) throws(AcceleratorError) -> any VirtualCPU
     /// The level of global system interrupt `gsi` (0-23).
     func setLine(gsi: UInt32, isAsserted: Bool)
+    /// Stops the guest's paravirtual clock, with no processor running; `startClock` goes on from there.
+    func stopClock() throws(AcceleratorError)
+    func startClock() throws(AcceleratorError)
     /// State of the interrupt controllers, timer and clock, for saved state.
     func saveState() throws(AcceleratorError) -> [UInt8]
     func restoreState(_ state: [UInt8]) throws(AcceleratorError)

@@ -10,7 +10,7 @@ func complain(_ text: String) {
     _ = unsafe write(2, &line, line.count)
 }
 
-/// CLOCK_MONOTONIC nanoseconds at which this process was executed, in ticks of 10 ms from /proc, so the later of that and main.
+/// CLOCK_MONOTONIC when this program's code began.
 let begin = SystemClock.monotonicNanoseconds
 
 func run() -> CInt {
@@ -20,25 +20,7 @@ func run() -> CInt {
             print(Options.help)
             return 0
         }
-        let loop = try EventLoop()
-        let output = ConsoleOutput(owning: OwnedDescriptor(owning: options.serial))
-        let system = try KVMSystem(owning: OwnedDescriptor(owning: try Options.open(options.kvm, O_RDWR, for: "--kvm")))
-        let machine = try GuestMachine(options.machine, system: system, output: output, loop: loop)
-        let worker = try Thread(named: "io-0") {
-            do { try loop.run() } catch { complain("\(error)") }
-        }
-        let last = try machine.run { event in
-            switch event {
-            case .internalError(let vcpu, let reason): complain("vcpu \(vcpu): \(reason) (guest)"); machine.post(.quit)
-            case .reset, .shutdown, .quit: break
-            }
-        }
-        loop.stop()
-        worker.join()
-        if options.reportsStart {
-            complain("first entry \(machine.firstEntryNanoseconds &- begin) ns after main")
-        }
-        return last == .quit ? 3 : 0
+        return try serve(options)
     } catch let error as UsageError {
         complain("\(error)")
         return 2
@@ -46,5 +28,43 @@ func run() -> CInt {
         complain("\(error)")
         return 1
     }
+}
+
+/// The life of the machine: this thread drives it, its vCPUs and its devices have theirs.
+func serve(_ options: Options) throws -> CInt {
+    let devices = try EventLoop()
+    let output = ConsoleOutput(owning: OwnedDescriptor(owning: options.serial))
+    let system = try KVMSystem(owning: OwnedDescriptor(owning: try Options.open(options.kvm, O_RDWR, for: "--kvm")))
+    let machine = try GuestMachine(options.machine, accelerator: try system.makeVirtualMachine(), output: output, loop: devices)
+    let worker = try Thread(named: "io-0") {
+        do { try devices.run() } catch { complain("\(error)") }
+    }
+    let driver = StateDriver(machine, requests: machine.requests, resetsEndMachine: options.machine.endsOnReset) { notice in
+        if case .brokeDown(let vcpu, let reason) = notice {
+            complain(vcpu.map { "vcpu \($0): \(reason) (guest)" } ?? reason)
+        }
+    }
+    try driver.perform(.resume)
+    while driver.state.executes {
+        waitUntilReadable(machine.requests.descriptor)
+        driver.serveGuestRequests()
+    }
+    let last = driver.state
+    try driver.perform(.quit)
+    devices.stop()
+    worker.join()
+    if options.reportsStart { report(machine) }
+    return last == .internalError ? 3 : 0
+}
+
+func waitUntilReadable(_ descriptor: CInt) {
+    var wanted = pollfd(fd: descriptor, events: Int16(POLLIN), revents: 0)
+    // SAFETY: one structure, a local. An interrupted wait only means another look.
+    _ = unsafe poll(&wanted, 1, -1)
+}
+
+/// What the benchmark reads.
+func report(_ machine: GuestMachine) {
+    complain("first entry \(machine.processors.firstEntryNanoseconds &- begin) ns after main")
 }
 exit(run())

@@ -32,6 +32,8 @@ int ckvm_get_pit2(int vm, struct kvm_pit_state2 *state);
 int ckvm_set_pit2(int vm, const struct kvm_pit_state2 *state);
 int ckvm_get_clock(int vm, struct kvm_clock_data *clock);
 int ckvm_set_clock(int vm, const struct kvm_clock_data *clock);
+/* Tells the guest's watchdogs that this processor was stopped by its host. */
+int ckvm_note_paused(int vcpu);
 
 /* processor */
 int ckvm_run(int vcpu);
