@@ -83,7 +83,7 @@ let monitorTargets: [Target] = [
         "MachineTests",
         [
             "Machine", "KVM", "MachineCore", "GuestMemory", "HostSystem", "MachineConfiguration", "MonitorProtocol",
-            "JSON",
+            "JSON", "Chipset", "PCI",
         ]),
 ]
 

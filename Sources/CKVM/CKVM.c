@@ -141,4 +141,11 @@ int ckvm_install_kick_handler(void)
     return sigaction(SIGRTMIN + 1, &action, 0);
 }
 int ckvm_kick_thread(int thread) { return syscall(SYS_tgkill, getpid(), thread, SIGRTMIN + 1); }
-int ckvm_thread_id(void) { return syscall(SYS_gettid); }
+int ckvm_prepare_thread(void)
+{
+    sigset_t kick;
+    sigemptyset(&kick);
+    sigaddset(&kick, SIGRTMIN + 1);
+    pthread_sigmask(SIG_UNBLOCK, &kick, 0);
+    return syscall(SYS_gettid);
+}

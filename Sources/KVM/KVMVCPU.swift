@@ -68,7 +68,7 @@ import Synchronization
     // MARK: Running
 
     package func run() throws(AcceleratorError) -> VMExit {
-        if threadID.load(ordering: .relaxed) == 0 { threadID.store(ckvm_thread_id(), ordering: .releasing) }
+        if threadID.load(ordering: .relaxed) == 0 { threadID.store(ckvm_prepare_thread(), ordering: .releasing) }
         guard ckvm_run(descriptor.rawValue) == 0 else {
             switch errno {
             case EINTR, EAGAIN:
@@ -110,7 +110,9 @@ import Synchronization
             return .memoryWrite(address: address, byteCount: count, value: value)
         case UInt32(KVM_EXIT_INTR), UInt32(KVM_EXIT_IRQ_WINDOW_OPEN): return .interrupted
         case UInt32(KVM_EXIT_HLT): return .halted
-        case UInt32(KVM_EXIT_SHUTDOWN): return .shutdown
+        case UInt32(KVM_EXIT_SHUTDOWN):
+            reloadPageTables()
+            return .shutdown
         case UInt32(KVM_EXIT_FAIL_ENTRY): return unsafe .failedEntry(reason: run_.pointee.fail_entry.hardware_entry_failure_reason)
         case UInt32(KVM_EXIT_INTERNAL_ERROR):
             let suberror = unsafe run_.pointee.`internal`.suberror
@@ -118,6 +120,19 @@ import Synchronization
         case UInt32(KVM_EXIT_SYSTEM_EVENT): return unsafe .systemEvent(kind: run_.pointee.system_event.type)
         case let reason: return .internalError(code: reason, detail: "an exit this monitor does not know")
         }
+    }
+
+    /// kvm-amd clears its control block when it reports a shutdown, and with it the root of the nested page tables; it loads the
+    /// root again only where paging was on before. Without this a guest that faulted with paging off (Linux 6.1) would spin on
+    /// nested page faults for ever after its reset. A CR4 that changes makes KVM load the root.
+    private func reloadPageTables() {
+        var special = kvm_sregs()
+        guard unsafe ckvm_get_state(descriptor.rawValue, CInt(CKVM_SREGS), &special) == 0 else { return }
+        let cr4 = special.cr4
+        special.cr4 = cr4 ^ 1 << 5
+        _ = unsafe ckvm_set_state(descriptor.rawValue, CInt(CKVM_SREGS), &special)
+        special.cr4 = cr4
+        _ = unsafe ckvm_set_state(descriptor.rawValue, CInt(CKVM_SREGS), &special)
     }
 
     private static func words(forSuberror suberror: UInt32) -> String {

@@ -52,4 +52,5 @@ static inline size_t ckvm_mmio_data_offset(void) { return offsetof(struct kvm_ru
 /* Directs the kick signal at one thread; its handler does nothing, so that KVM_RUN returns EINTR. */
 int ckvm_install_kick_handler(void);
 int ckvm_kick_thread(int thread);
-int ckvm_thread_id(void);
+/* Lets the kick reach the calling thread, whatever mask its creator (or the program that executed us) had; returns its id. */
+int ckvm_prepare_thread(void);
