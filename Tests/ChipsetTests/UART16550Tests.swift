@@ -85,4 +85,68 @@ struct UART16550Tests {
             #expect(throws: DeviceStateError.self) { try copy.restore(from: &cut) }
         }
     }
+
+    @Test(arguments: [(UInt8(0x01), 1), (0x41, 4), (0x81, 8), (0xC1, 14)])
+    func bytesBelowTheTriggerLevelAreATimeoutAndFromItOnReceivedData(control: UInt8, level: Int) {
+        var chip = UART16550()
+        _ = chip.write(fcr, control)
+        _ = chip.write(ier, 0x01)
+        for _ in 1..<level {
+            chip.receive(0x20)
+            #expect(chip.read(iir) == 0xCC)
+        }
+        chip.receive(0x20)
+        #expect(chip.read(iir) == 0xC4)
+    }
+
+    @Test func withoutFIFOsOneByteIsHeldAndIdentificationSaysSo() {
+        var chip = UART16550()
+        _ = chip.write(ier, 0x01)
+        chip.receive(1)
+        #expect(chip.receiveSpace == 0 && chip.read(iir) == 0x04)
+        _ = chip.write(fcr, 0xC6)
+        #expect(chip.read(iir) == 0x04, "without bit 0 the FIFO control is not programmed")
+        #expect(chip.read(data) == 1)
+    }
+
+    @Test func switchingTheFIFOsOnOrClearingThemEmptiesTheReceiver() {
+        var chip = UART16550()
+        chip.receive(1)
+        _ = chip.write(fcr, 0x01)
+        #expect(chip.read(lsr) & 1 == 0)
+        chip.receive(2)
+        _ = chip.write(fcr, 0x01)
+        #expect(chip.read(lsr) & 1 == 1)
+        _ = chip.write(fcr, 0x03)
+        #expect(chip.read(lsr) & 1 == 0)
+    }
+
+    @Test func changedModemLinesInterruptLastAndReadingTheStatusClearsThem() {
+        var chip = UART16550()
+        _ = chip.write(ier, 0x0A)
+        _ = chip.write(mcr, 0x10)
+        #expect(chip.read(iir) == 0x02, "the transmitter comes first")
+        #expect(chip.read(iir) == 0x00)
+        #expect(chip.read(6) == 0x0B, "CTS, DSR and DCD fell, and say that they changed")
+        #expect(chip.read(iir) == 0x01 && chip.read(6) == 0)
+        _ = chip.write(mcr, 0x14)
+        #expect(chip.read(6) == 0x40, "a ring that begins is no change")
+        _ = chip.write(mcr, 0x10)
+        #expect(chip.read(6) == 0x04, "its end is")
+    }
+
+    @Test func linuxProbeOfLoopbackSeesRTSAndOUT2() {
+        var chip = UART16550()
+        _ = chip.write(mcr, 0x1A)
+        #expect(chip.read(6) & 0xF0 == 0x90)
+    }
+
+    @Test func stateOfVersion1IsStillRead() throws {
+        var writer = StateWriter()
+        UART16550().save(into: &writer)
+        var reader = StateReader(section: "uart", bytes: Array(writer.bytes.dropLast()))
+        var chip = UART16550()
+        try chip.restore(from: &reader, version: 1)
+        #expect(reader.remaining == 0 && chip == UART16550())
+    }
 }

@@ -1,71 +1,100 @@
-// The MC146818's time registers and CMOS bytes (data sheet §"Address map"): read from the host's wall clock, which a guest may
-// not set. No alarm and no periodic interrupt yet.
+// The real-time clock on the bus: ports 0x70 (which register; bit 7 is the NMI mask, kept elsewhere) and 0x71 (its value).
+//
+//     let clock = CMOSClock(clock: hostClock, line: irq8, timer: try LoopTimer(on: loop))
+//     ports.attach(clock, at: 0x70, count: 2)
+//
+// Without line and timer the flags of register C still tell what happened, and nothing interrupts.
 package import MachineCore
 import Synchronization
 
-package final class CMOSClock: BusDevice {
-    private let clock: any MachineClock
-    private struct State { var index: UInt8 = 0; var bytes = [UInt8](repeating: 0, count: 128) }
-    private let state = Mutex(State())
+package final class CMOSClock: BusDevice, SavableDevice {
+    package static let stateVersion: UInt32 = 1
+    package var stateName: String { "rtc" }
 
-    package init(clock: any MachineClock) {
+    private struct Wiring: Sendable {
+        var chip: MC146818
+        var isAsserted = false
+        /// What the timer was last set to.
+        var deadline: UInt64?
+    }
+    private let wiring: Mutex<Wiring>
+    private let clock: any MachineClock
+    private let line: (any InterruptLine)?
+    private let timer: (any DeadlineTimer)?
+
+    package init(
+        clock: any MachineClock, line: (any InterruptLine)? = nil, timer: (any DeadlineTimer)? = nil
+    ) {
         self.clock = clock
-        state.withLock {
-            $0.bytes[0x0A] = 0x26
-            $0.bytes[0x0B] = 0x02  // 24 hours, BCD
+        self.line = line
+        self.timer = timer
+        wiring = Mutex(Wiring(chip: MC146818(at: Self.moment(clock))))
+        timer?.onExpiry { [weak self] in self?.timerExpired() }
+    }
+
+    private static func moment(_ clock: any MachineClock) -> MC146818.Moment {
+        MC146818.Moment(nanoseconds: clock.nanoseconds, wallSeconds: clock.wallSeconds)
+    }
+
+    private func withChip<Result: Sendable>(_ body: (inout MC146818, MC146818.Moment) -> Result) -> Result {
+        wiring.withLock { wiring in
+            // Taken under the lock, so that the chip never sees time go back.
+            let now = Self.moment(clock)
+            let result = body(&wiring.chip, now)
+            if wiring.chip.isInterrupting != wiring.isAsserted {
+                wiring.isAsserted.toggle()
+                if wiring.isAsserted { line?.assert() } else { line?.deassert() }
+            }
+            if let timer {
+                let deadline = wiring.chip.nextDeadline(at: now)
+                if deadline != wiring.deadline {
+                    wiring.deadline = deadline
+                    timer.set(to: deadline)
+                }
+            }
+            return result
         }
+    }
+
+    private func timerExpired() {
+        wiring.withLock { $0.deadline = nil }
+        withChip { chip, now in chip.advance(to: now) }
     }
 
     package func read(offset: UInt64, width: AccessWidth) -> UInt64 {
-        guard offset == 1 else { return 0xFF }
-        let now = clock.wallSeconds
-        return state.withLock { UInt64(Self.register($0.index, now: now, bytes: $0.bytes)) }
+        guard offset == 1, width == .byte else { return width.allOnes }
+        return UInt64(withChip { chip, now in chip.read(at: now) })
     }
 
     package func write(offset: UInt64, width: AccessWidth, value: UInt64) {
+        guard width == .byte else { return }
         let value = UInt8(truncatingIfNeeded: value)
-        state.withLock {
-            if offset == 0 { $0.index = value & 0x7F } else if $0.index > 0x0D || $0.index == 0x0B { $0.bytes[Int($0.index)] = value }
+        switch offset {
+        case 0: wiring.withLock { $0.chip.index = value & 0x7F }
+        case 1: withChip { chip, now in chip.write(value, at: now) }
+        default: break
         }
     }
 
-    /// One register at a moment: civil date of the proleptic Gregorian calendar.
-    package static func register(_ index: UInt8, now: Int64, bytes: [UInt8]) -> UInt8 {
-        let days = now >= 0 ? now / 86400 : (now - 86399) / 86400
-        let second = now - days * 86400
-        let (year, month, day) = civil(days)
-        let control = bytes[0x0B]
-        func coded(_ value: Int64) -> UInt8 {
-            let value = UInt8(truncatingIfNeeded: value)
-            return control & 4 != 0 ? value : (value / 10) << 4 | value % 10
+    package func reset() { withChip { chip, now in chip.reset(at: now) } }
+
+    package func saveState(into writer: inout StateWriter) {
+        let chip = withChip { chip, now in
+            chip.advance(to: now)
+            return chip
         }
-        switch index {
-        case 0x00: return coded(second % 60)
-        case 0x02: return coded(second / 60 % 60)
-        case 0x04:
-            let hour = second / 3600
-            if control & 2 != 0 { return coded(hour) }
-            return coded(hour % 12 == 0 ? 12 : hour % 12) | (hour >= 12 ? 0x80 : 0)
-        case 0x06: return coded((days + 4) % 7 + 1)
-        case 0x07: return coded(day)
-        case 0x08: return coded(month)
-        case 0x09: return coded(year % 100)
-        case 0x32: return coded(year / 100)
-        case 0x0C: return 0
-        case 0x0D: return 0x80  // VRT: the battery is good
-        default: return bytes[Int(index & 0x7F)]
-        }
+        writer.write(chip.bytes)
+        writer.write(chip.index)
+        writer.write(chip.offset)
+        writer.write(chip.flags)
     }
 
-    /// Days since 1970-01-01 as year, month, day.
-    static func civil(_ days: Int64) -> (year: Int64, month: Int64, day: Int64) {
-        let shifted = days + 719_468
-        let era = (shifted >= 0 ? shifted : shifted - 146_096) / 146_097
-        let dayOfEra = shifted - era * 146_097
-        let yearOfEra = (dayOfEra - dayOfEra / 1460 + dayOfEra / 36524 - dayOfEra / 146_096) / 365
-        let dayOfYear = dayOfEra - (365 * yearOfEra + yearOfEra / 4 - yearOfEra / 100)
-        let shiftedMonth = (5 * dayOfYear + 2) / 153
-        let month = shiftedMonth < 10 ? shiftedMonth + 3 : shiftedMonth - 9
-        return (yearOfEra + era * 400 + (month <= 2 ? 1 : 0), month, dayOfYear - (153 * shiftedMonth + 2) / 5 + 1)
+    package func restoreState(from reader: inout StateReader, version: UInt32) throws(DeviceStateError) {
+        let bytes = try reader.readBytes(limit: 128)
+        let index: UInt8 = try reader.read(), offset: Int64 = try reader.read(), flags: UInt8 = try reader.read()
+        guard bytes.count == 128 else {
+            throw DeviceStateError(section: stateName, reason: "\(bytes.count) bytes of CMOS memory, 128 are needed")
+        }
+        withChip { chip, now in chip.resume(bytes: bytes, index: index, offset: offset, flags: flags, at: now) }
     }
 }

@@ -1,4 +1,9 @@
 // A 16550A on the bus: eight ports, one interrupt line, one place its bytes go. Output leaves outside the lock.
+//
+//     let port = SerialPort(name: "uart@3f8", line: irq4, output: log)
+//     ports.attach(port, at: 0x3F8, count: 8)
+//
+// Input: `receive` takes what fits; the handler given to `onReceiveSpace` runs when a port that refused bytes has room again.
 package import MachineCore
 import Synchronization
 
@@ -8,9 +13,18 @@ package protocol SerialOutput: AnyObject, Sendable {
 }
 
 package final class SerialPort: BusDevice, SavableDevice {
-    package static let stateVersion: UInt32 = 1
+    package static let stateVersion = UART16550.stateVersion
     package let stateName: String
-    private let chip = Mutex(UART16550())
+
+    private struct Wiring: Sendable {
+        var chip = UART16550()
+        /// What the line was last driven to.
+        var isAsserted = false
+        /// `receive` had to refuse bytes since the last time there was room.
+        var hasWaitingSender = false
+        var receiveSpaceHandler: (@Sendable () -> Void)?
+    }
+    private let wiring = Mutex(Wiring())
     private let line: any InterruptLine
     private let output: any SerialOutput
 
@@ -20,14 +34,25 @@ package final class SerialPort: BusDevice, SavableDevice {
         self.output = output
     }
 
-    private func withChip<Result: Sendable>(_ body: (inout sending UART16550) -> sending Result) -> Result {
-        chip.withLock { chip in
-            let before = chip.isInterrupting
-            let result = body(&chip)
+    /// Sets who is told, on a vCPU thread and outside the lock, that a receiver that was full has room.
+    package func onReceiveSpace(_ handler: (@Sendable () -> Void)?) {
+        wiring.withLock { $0.receiveSpaceHandler = handler }
+    }
+
+    private func withChip<Result: Sendable>(_ body: (inout UART16550) -> Result) -> Result {
+        let (result, handler) = wiring.withLock { wiring -> (Result, (@Sendable () -> Void)?) in
+            let result = body(&wiring.chip)
             // A line is a leaf: driving it under the lock keeps its level in step with the chip.
-            if chip.isInterrupting != before { if before { line.deassert() } else { line.assert() } }
-            return result
+            if wiring.chip.isInterrupting != wiring.isAsserted {
+                wiring.isAsserted.toggle()
+                if wiring.isAsserted { line.assert() } else { line.deassert() }
+            }
+            guard wiring.hasWaitingSender, wiring.chip.receiveSpace > 0 else { return (result, nil) }
+            wiring.hasWaitingSender = false
+            return (result, wiring.receiveSpaceHandler)
         }
+        handler?()
+        return result
     }
 
     package func read(offset: UInt64, width: AccessWidth) -> UInt64 {
@@ -43,23 +68,27 @@ package final class SerialPort: BusDevice, SavableDevice {
 
     /// Puts as many bytes into the receiver as it takes; the answer is how many.
     package func receive(_ bytes: [UInt8]) -> Int {
-        withChip { chip in
-            let count = min(bytes.count, max(chip.receiveSpace, 0))
+        let count = withChip { chip in
+            let count = min(bytes.count, chip.receiveSpace)
             for byte in bytes.prefix(count) { chip.receive(byte) }
             return count
         }
+        guard count < bytes.count else { return count }
+        // A guest that made room in between is asked at once; the sender then tries again.
+        wiring.withLock { $0.hasWaitingSender = true }
+        withChip { _ in }
+        return count
     }
 
     package func reset() { withChip { $0 = UART16550() } }
 
     package func saveState(into writer: inout StateWriter) {
-        let copy = withChip { $0 }
-        copy.save(into: &writer)
+        withChip { $0 }.save(into: &writer)
     }
 
     package func restoreState(from reader: inout StateReader, version: UInt32) throws(DeviceStateError) {
         var copy = UART16550()
-        try copy.restore(from: &reader)
+        try copy.restore(from: &reader, version: version)
         withChip { [copy] in $0 = copy }
     }
 }
