@@ -23,6 +23,14 @@ package enum MemoryMap {
     package static let kvmReserved: UInt64 = 0xFEFF_C000
     package static let kvmReservedByteCount: UInt64 = 0x4000
     package static let fourGiB: UInt64 = 1 << 32
+    /// BARs above 4 GiB: 256 GiB from the first GiB behind RAM, which processors with 39 address bits still reach.
+    package static func widePCIWindow(highMemoryEnd: UInt64) -> ClosedRange<UInt64> {
+        let gib: UInt64 = 1 << 30
+        // RAM that ended in the last TiB of the address space could not be mapped.
+        let end = min(max(highMemoryEnd, fourGiB), .max - 1024 * gib)
+        let base = (end + gib - 1) & ~(gib - 1)
+        return base...(base + 256 * gib - 1)
+    }
     /// I/O ports of the power management block.
     package static let pmBase: UInt16 = 0x600
     package static let gpe0Base: UInt16 = 0x620

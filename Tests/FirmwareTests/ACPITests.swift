@@ -4,9 +4,14 @@ import GuestMemory
 import Testing
 
 struct ACPITests {
-    private func tables(processors: Int) throws -> [String: [UInt8]] {
+    private func tables(processors: Int, hasKeyboardController: Bool = false) throws -> [String: [UInt8]] {
+        try tables(apicIDs: (0..<processors).map { UInt32($0) }, hasKeyboardController: hasKeyboardController)
+    }
+
+    private func tables(apicIDs: [UInt32], hasKeyboardController: Bool = false) throws -> [String: [UInt8]] {
         let memory = try GuestMemory(byteCount: 64 << 20)
-        let description = ACPIDescription(apicIDs: (0..<processors).map { UInt32($0) }, hasSerialPort: true, highMemoryEnd: 1 << 32)
+        let description = ACPIDescription(
+            apicIDs: apicIDs, hasSerialPort: true, highMemoryEnd: 1 << 32, hasKeyboardController: hasKeyboardController)
         let rsdp = try ACPITables.place(description, in: memory)
         let root = try memory.bytes(at: rsdp, count: 36)
         #expect(root[..<20].reduce(0, &+) == 0 && root.reduce(0, &+) == 0, "both checksums of the RSDP")
@@ -43,16 +48,52 @@ struct ACPITests {
         #expect(processors == [0, 1, 2] && at == madt.count)
     }
 
-    @Test(.enabled(if: access("/usr/bin/iasl", X_OK) == 0, "iasl (acpica-tools) is not installed"))
-    func iaslDisassemblesTheDSDTWithoutAComplaint() throws {
-        let dsdt = try #require(try tables(processors: 17)["DSDT"])
-        let path = "/tmp/apus-dsdt-\(getpid()).aml"
-        let file = try #require(fopen(path, "w"))
-        #expect(fwrite(dsdt, 1, dsdt.count, file) == dsdt.count)
-        fclose(file)
-        let listing = "/tmp/apus-dsdt-\(getpid()).txt"
-        let status = system("iasl -d \(path) > \(listing) 2>&1 && ! grep -iE 'error|warning|invalid' \(listing)")
-        #expect(status == 0)
-        _ = system("rm -f /tmp/apus-dsdt-\(getpid()).*")
+    @Test func processorsFrom255OnAreNamedInX2APICEntriesWithTheirOwnNMI() throws {
+        let madt = try #require(try tables(apicIDs: [0, 254, 255, 300])["APIC"])
+        var short: [UInt8] = [], long: [UInt32] = [], kinds: [UInt8] = [], at = 44
+        while at + 1 < madt.count, madt[at + 1] > 0 {
+            kinds.append(madt[at])
+            if madt[at] == 0 { short.append(madt[at + 3]) }
+            if madt[at] == 9 { long.append(UInt32(madt[at + 4]) | UInt32(madt[at + 5]) << 8) }
+            at += Int(madt[at + 1])
+        }
+        #expect(short == [0, 254] && long == [255, 300] && kinds.contains(4) && kinds.contains(10) && at == madt.count)
+    }
+
+    @Test func keyboardControllerIsNamedOnlyWhereThereIsOne() throws {
+        let keyboard: [UInt8] = [0x0C, 0x41, 0xD0, 0x03, 0x03]  // PNP0303 as an EISA id
+        func names(_ table: [UInt8]) -> Bool { (0..<(table.count - 4)).contains { Array(table[$0..<($0 + 5)]) == keyboard } }
+        let without = try tables(processors: 1), with = try tables(processors: 1, hasKeyboardController: true)
+        #expect(try !names(#require(without["DSDT"])))
+        #expect(try names(#require(with["DSDT"])))
+        #expect(without["FACP"]?[109] == 1 && with["FACP"]?[109] == 3)
+    }
+
+    @Test func widePCIWindowBeginsBehindRAMOnAGiBBoundary() {
+        #expect(MemoryMap.widePCIWindow(highMemoryEnd: 0).lowerBound == 1 << 32)
+        let window = MemoryMap.widePCIWindow(highMemoryEnd: 1 << 32 + 1 << 12)
+        #expect(window.lowerBound == 5 << 30 && window.upperBound == (5 + 256) << 30 - 1)
+        _ = MemoryMap.widePCIWindow(highMemoryEnd: .max)
+    }
+
+    @Test func tooManyProcessorsAreRefusedInWords() throws {
+        #expect(throws: LoaderError.self) { try tables(processors: 4000) }
+    }
+
+    @Test(.enabled(if: access("/usr/bin/iasl", X_OK) == 0, "iasl (acpica-tools) is not installed"), arguments: [1, 17, 300])
+    func iaslReadsEveryTableWithoutAComplaint(processors: Int) throws {
+        let directory = "/tmp/apus-acpi-\(getpid())-\(processors)"
+        try #require(mkdir(directory, 0o700) == 0)
+        defer { _ = system("rm -rf \(directory)") }
+        for (name, bytes) in try tables(processors: processors, hasKeyboardController: true) {
+            let file = try #require(fopen("\(directory)/\(name).aml", "w"))
+            #expect(fwrite(bytes, 1, bytes.count, file) == bytes.count)
+            fclose(file)
+            let log = "\(directory)/\(name).txt"
+            let status = system("cd \(directory) && iasl -d \(name).aml > \(log) 2>&1 && ! grep -iE 'error|warning|invalid|unknown' \(log)")
+            #expect(status == 0, "\(name)")
+        }
+        // What was disassembled must compile again: it is what a stranger reads.
+        #expect(system("cd \(directory) && iasl -p again DSDT.dsl > again.txt 2>&1 && grep -q '0 Errors, 0 Warnings' again.txt") == 0)
     }
 }

@@ -86,4 +86,101 @@ struct LoaderTests {
             #expect(ram == (mib << 20) - (0x10_0000 - MemoryMap.conventionalEnd))
         }
     }
+
+    /// A kernel's size in its own header, so that a file cut short is noticed.
+    @Test func kernelShorterThanItsHeaderSaysIsRefused() throws {
+        var whole = bzImage()
+        whole.replaceSubrange(0x1F4..<0x1F8, with: [0x00, 0x01, 0, 0])  // 256 paragraphs: 4096 bytes
+        let memory = try GuestMemory(byteCount: 64 << 20)
+        _ = try loadKernel(try source(whole), into: memory)
+        #expect(throws: LoaderError.self) { try loadKernel(try source(Array(whole.dropLast(16))), into: memory) }
+    }
+
+    @Test func randomBytesInTheSetupHeaderNeverTrap() throws {
+        let memory = try GuestMemory(byteCount: 64 << 20)
+        var generator = SystemRandomNumberGenerator()
+        for _ in 0..<500 {
+            var bytes = bzImage()
+            for _ in 0..<4 { bytes[.random(in: 0x1F1..<0x268, using: &generator)] = .random(in: 0...255, using: &generator) }
+            do { _ = try loadKernel(try source(bytes, initrd: [1]), into: memory) } catch is LoaderError {}
+        }
+    }
+
+    @Test func initrdLargerThanWhatIsLeftIsRefused() throws {
+        let memory = try GuestMemory(byteCount: 32 << 20)
+        let initrd = [UInt8](repeating: 7, count: (15 << 20) + 1)
+        #expect(throws: LoaderError.self) { try loadKernel(try source(bzImage(), initrd: initrd), into: memory) }
+    }
+
+    // MARK: PVH
+
+    private static let load: UInt64 = 16 << 20
+
+    /// An ELF file with one segment to load and a note that names its entry.
+    private func pvh(address: UInt64 = LoaderTests.load, memoryByteCount: UInt64 = 0x3000, entry: UInt32 = 0x0100_0040) -> [UInt8] {
+        var bytes = [UInt8](repeating: 0, count: 0x1000 + 0x1000)
+        func put(_ offset: Int, _ value: UInt64, _ count: Int) { for i in 0..<count { bytes[offset + i] = UInt8(truncatingIfNeeded: value >> (UInt64(i) * 8)) } }
+        bytes.replaceSubrange(0..<7, with: [0x7F, 0x45, 0x4C, 0x46, 2, 1, 1])
+        put(16, 2, 2)
+        put(18, 62, 2)
+        put(32, 64, 8)
+        put(54, 56, 2)
+        put(56, 2, 2)
+        for (index, (type, offset, at, inFile, inMemory)) in [(1, 0x1000, address, 0x1000, memoryByteCount), (4, 0x200, 0, 32, 32)].enumerated() as EnumeratedSequence<[(UInt64, UInt64, UInt64, UInt64, UInt64)]> {
+            let header = 64 + index * 56
+            for (field, value) in [(0, type), (8, offset), (16, at), (24, at), (32, inFile), (40, inMemory)] { put(header + field, value, field == 0 ? 4 : 8) }
+        }
+        put(0x200, 4, 4)
+        put(0x204, 4, 4)
+        put(0x208, 18, 4)
+        bytes.replaceSubrange(0x20C..<0x210, with: [0x58, 0x65, 0x6E, 0])
+        put(0x210, UInt64(entry), 4)
+        for index in 0x1000..<0x2000 { bytes[index] = 0xA5 }
+        return bytes
+    }
+
+    @Test func pvhKernelStartsAtItsNotesEntryWithStartInfo() throws {
+        let memory = try GuestMemory(byteCount: 64 << 20)
+        try memory.fill(0xFF, at: GuestAddress(Self.load), count: 0x4000)
+        let boot = try loadKernel(try source(pvh(), initrd: [9, 8, 7]), into: memory)
+        #expect(boot.mode == .protected32 && boot.rip == 0x0100_0040)
+        func word(_ offset: UInt64) throws -> UInt64 { UInt64(try memory.load(UInt32.self, at: GuestAddress(boot.rbx + offset))) }
+        func long(_ address: UInt64) throws -> UInt64 { try memory.load(UInt64.self, at: GuestAddress(address)) }
+        #expect(try word(0) == 0x336E_C578 && word(4) == 1)
+        #expect(try memory.bytes(at: GuestAddress(long(boot.rbx + 24)), count: 6) == Array("quiet\0".utf8))
+        #expect(try long(boot.rbx + 32) == 0xE0000)
+        let map = try long(boot.rbx + 40), lines = try Int(word(48))
+        #expect(lines == MemoryMap.ranges(memoryByteCount: 64 << 20).count)
+        #expect(try long(map) == 0 && memory.load(UInt32.self, at: GuestAddress(map + 16)) == 1)
+        let module = try long(boot.rbx + 16)
+        #expect(try word(12) == 1 && memory.bytes(at: GuestAddress(long(module)), count: 3) == [9, 8, 7] && long(module + 8) == 3)
+        #expect(try memory.bytes(at: GuestAddress(Self.load), count: 1) == [0xA5])
+        #expect(try memory.bytes(at: GuestAddress(Self.load + 0x1000), count: 0x2000).allSatisfy { $0 == 0 }, "the tail is zero")
+        #expect(try memory.bytes(at: GuestAddress(Self.load + 0x3000), count: 1) == [0xFF], "and nothing behind it")
+    }
+
+    @Test func segmentThatEndsWhereMemoryEndsIsLoaded() throws {
+        let memory = try GuestMemory(byteCount: 64 << 20)
+        _ = try loadKernel(try source(pvh(address: (64 << 20) - 0x1000, memoryByteCount: 0x1000)), into: memory)
+        #expect(try memory.bytes(at: GuestAddress((64 << 20) - 1), count: 1) == [0xA5])
+    }
+
+    @Test(arguments: [(UInt64(0x1000), UInt64(0x1000)), ((64 << 20) - 0x800, 0x1000), (.max - 0xFFF, 0x1000), (16 << 20, .max), (16 << 20, 0x800)])
+    func segmentOutsideMemoryOrLargerInTheFileIsRefused(address: UInt64, memoryByteCount: UInt64) throws {
+        let memory = try GuestMemory(byteCount: 64 << 20)
+        #expect(throws: LoaderError.self) { try loadKernel(try source(pvh(address: address, memoryByteCount: memoryByteCount)), into: memory) }
+    }
+
+    @Test func everyPrefixAndRandomDamageOfAPVHKernelIsRefusedOrLoaded() throws {
+        let whole = pvh(), memory = try GuestMemory(byteCount: 64 << 20)
+        for count in stride(from: 4, to: whole.count, by: 61) {
+            #expect(throws: LoaderError.self) { try loadKernel(try source(Array(whole[..<count])), into: memory) }
+        }
+        var generator = SystemRandomNumberGenerator()
+        for _ in 0..<500 {
+            var bytes = whole
+            for _ in 0..<4 { bytes[.random(in: 4..<0x220, using: &generator)] = .random(in: 0...255, using: &generator) }
+            do { _ = try loadKernel(try source(bytes), into: memory) } catch is LoaderError {}
+        }
+    }
 }

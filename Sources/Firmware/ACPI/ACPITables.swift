@@ -9,10 +9,13 @@ package struct ACPIDescription: Sendable {
     package var hasSerialPort: Bool
     /// RAM above 4 GiB ends here; the 64-bit PCI window starts behind it.
     package var highMemoryEnd: UInt64
+    /// Ports 0x60 and 0x64 answer commands. Where they do not, a guest that is told of them polls for half a second.
+    package var hasKeyboardController: Bool
 
-    package init(apicIDs: [UInt32], hasSerialPort: Bool, highMemoryEnd: UInt64) {
+    package init(apicIDs: [UInt32], hasSerialPort: Bool, highMemoryEnd: UInt64, hasKeyboardController: Bool = false) {
         self.apicIDs = apicIDs
         self.hasSerialPort = hasSerialPort
+        self.hasKeyboardController = hasKeyboardController
         self.highMemoryEnd = highMemoryEnd
     }
 }
@@ -31,7 +34,7 @@ package enum ACPITables {
         }
         let dsdt = append(table("DSDT", revision: 2, DSDT.body(description)))
         let facs = append(facsTable(), alignment: 64)
-        let fadt = append(fadtTable(dsdt: dsdt, facs: facs))
+        let fadt = append(fadtTable(description, dsdt: dsdt, facs: facs))
         let madt = append(table("APIC", revision: 5, madtBody(description)))
         let mcfg = append(table("MCFG", revision: 1, mcfgBody()))
         let waet = append(table("WAET", revision: 1, AML.little(2, 4)))
@@ -76,7 +79,7 @@ package enum ACPITables {
         return bytes
     }
 
-    private static func fadtTable(dsdt: UInt64, facs: UInt64) -> [UInt8] {
+    private static func fadtTable(_ description: ACPIDescription, dsdt: UInt64, facs: UInt64) -> [UInt8] {
         var body = [UInt8](repeating: 0, count: 276 - 36)
         func put(_ offset: Int, _ value: UInt64, _ byteCount: Int) {
             body.replaceSubrange((offset - 36)..<(offset - 36 + byteCount), with: AML.little(value, byteCount))
@@ -105,7 +108,7 @@ package enum ACPITables {
         put(96, 0xFFF, 2)  // P_LVL2_LAT: no C2
         put(98, 0xFFF, 2)
         put(108, 0x32, 1)  // century in CMOS
-        put(109, 0b11, 2)  // legacy devices, 8042
+        put(109, description.hasKeyboardController ? 0b11 : 0b01, 2)  // IAPC_BOOT_ARCH: legacy devices, 8042
         // WBINVD, C1, SLP_BUTTON not fixed, RTC_S4, RESET_REG_SUP, platform clock
         put(112, 1 << 0 | 1 << 2 | 1 << 5 | 1 << 7 | 1 << 10 | 1 << 15, 4)
         address(116, port: 0xCF9, bits: 8, access: 1)
@@ -131,7 +134,12 @@ package enum ACPITables {
         body += [1, 12, 0, 0] + AML.little(MemoryMap.ioAPIC, 4) + AML.little(0, 4)
         body += [2, 10, 0, 0] + AML.little(2, 4) + AML.little(0, 2)
         for irq: UInt8 in [5, 9, 10, 11] { body += [2, 10, 0, irq] + AML.little(UInt64(irq), 4) + AML.little(0xD, 2) }
-        return body + [4, 6, 0xFF] + AML.little(0, 2) + [1]
+        // LINT1 is the NMI of every processor; those numbered 255 and up need a form of their own (§5.2.12.13).
+        body += [4, 6, 0xFF] + AML.little(0, 2) + [1]
+        if description.apicIDs.contains(where: { $0 >= 255 }) {
+            body += [10, 12] + AML.little(0, 2) + AML.little(0xFFFF_FFFF, 4) + [1, 0, 0, 0]
+        }
+        return body
     }
 
     private static func mcfgBody() -> [UInt8] {

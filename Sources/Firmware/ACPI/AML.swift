@@ -60,8 +60,30 @@ package enum AML {
     package static func device(_ path: String, _ terms: [UInt8]...) -> [UInt8] { packaged([0x5B, 0x82], name(path) + terms.flatMap { $0 }) }
     package static func package_(_ elements: [[UInt8]]) -> [UInt8] { packaged([0x12], [UInt8(truncatingIfNeeded: elements.count)] + elements.flatMap { $0 }) }
     package static func buffer(_ bytes: [UInt8]) -> [UInt8] { packaged([0x11], integer(UInt64(bytes.count)) + bytes) }
-    package static func method(_ path: String, arguments: Int, _ terms: [UInt8]...) -> [UInt8] {
-        packaged([0x14], name(path) + [UInt8(arguments & 7)] + terms.flatMap { $0 })
+    /// - Parameter isSerialized: needed where the method makes named objects.
+    package static func method(
+        _ path: String, arguments: Int, isSerialized: Bool = false, _ terms: [UInt8]...
+    ) -> [UInt8] {
+        packaged([0x14], name(path) + [UInt8(arguments & 7) | (isSerialized ? 8 : 0)] + terms.flatMap { $0 })
+    }
+    package static func if_(_ condition: [UInt8], _ terms: [UInt8]...) -> [UInt8] {
+        packaged([0xA0], condition + terms.flatMap { $0 })
+    }
+    package static func equal(_ left: [UInt8], _ right: [UInt8]) -> [UInt8] { [0x93] + left + right }
+    package static func or(_ left: [UInt8], _ right: [UInt8], into target: [UInt8]) -> [UInt8] { [0x7D] + left + right + target }
+    /// Names the 32 bits at byte `index` of a buffer.
+    package static func doubleWordField(_ path: String, of buffer: [UInt8], at index: UInt64) -> [UInt8] {
+        [0x8A] + buffer + integer(index) + name(path)
+    }
+
+    /// A UUID as ToUUID lays it out (§19.6.142): the first three fields little-endian.
+    package static func uuid(_ text: String) -> [UInt8] {
+        let digits = text.utf8.filter { $0 != 0x2D }
+        let bytes = stride(from: 0, to: digits.count - 1, by: 2).map { at in
+            UInt8(String(decoding: digits[at...(at + 1)], as: UTF8.self), radix: 16) ?? 0
+        }
+        guard bytes.count == 16 else { return buffer([UInt8](repeating: 0, count: 16)) }
+        return buffer([3, 2, 1, 0, 5, 4, 7, 6, 8, 9, 10, 11, 12, 13, 14, 15].map { bytes[$0] })
     }
     package static func return_(_ value: [UInt8]) -> [UInt8] { [0xA4] + value }
     package static func argument(_ index: UInt8) -> [UInt8] { [0x68 + min(index, 6)] }

@@ -15,20 +15,29 @@ enum DSDT {
     }
 
     private static func pciRoot(_ description: ACPIDescription) -> [UInt8] {
-        let high = max(description.highMemoryEnd, MemoryMap.fourGiB)
-        let windowBase = (high + 0x3FFF_FFFF) & ~0x3FFF_FFFF
+        let wide = MemoryMap.widePCIWindow(highMemoryEnd: description.highMemoryEnd)
         return AML.device(
             "PCI0", AML.define("_HID", AML.eisaID("PNP0A08")), AML.define("_CID", AML.eisaID("PNP0A03")), AML.define("_UID", AML.integer(0)),
             AML.define("_SEG", AML.integer(0)), AML.define("_BBN", AML.integer(0)),
-            // Nothing of PCIe is ours to hand over or withhold: grant what is asked.
-            AML.method("_OSC", arguments: 4, AML.return_(AML.argument(3))),
+            operatingSystemCapabilities(),
             AML.define(
                 "_CRS",
                 AML.resources(
                     AML.busNumbers(0, 0xFF), AML.ioPorts(0xCF8, count: 8), AML.portWindow(0, 0xCF7), AML.portWindow(0xD00, MemoryMap.pciPortWindowEnd),
                     AML.memoryWindow(UInt32(MemoryMap.pciWindow), UInt32(MemoryMap.pciWindowEnd - 1)),
-                    AML.memoryWindow64(windowBase, windowBase + 0x7F_FFFF_FFFF))),
+                    AML.memoryWindow64(wide.lowerBound, wide.upperBound))),
             AML.define("_PRT", interruptRouting()))
+    }
+
+    /// _OSC (PCI Firmware 3.3 §4.5.1): what is asked of native PCIe is granted, for nothing of it is kept by firmware; any other
+    /// UUID is answered as unknown (bit 2 of the status).
+    private static func operatingSystemCapabilities() -> [UInt8] {
+        AML.method(
+            "_OSC", arguments: 4, isSerialized: true,
+            AML.if_(AML.equal(AML.argument(0), AML.uuid("33DB4D5B-1FF7-401C-9657-7441C03DD766")), AML.return_(AML.argument(3))),
+            AML.doubleWordField("CDW1", of: AML.argument(3), at: 0),
+            AML.or(AML.name("CDW1"), AML.integer(4), into: AML.name("CDW1")),
+            AML.return_(AML.argument(3)))
     }
 
     /// Pin (INTA…INTD) of each slot to GSI 16…23 by the slot's rotation, without link devices.
@@ -58,9 +67,11 @@ enum DSDT {
     private static func isa(_ description: ACPIDescription) -> [UInt8] {
         var devices = AML.device(
             "RTC_", AML.define("_HID", AML.eisaID("PNP0B00")), AML.define("_CRS", AML.resources(AML.ioPorts(0x70, count: 2), AML.irq(8))))
-        devices += AML.device(
-            "PS2K", AML.define("_HID", AML.eisaID("PNP0303")),
-            AML.define("_CRS", AML.resources(AML.ioPorts(0x60, count: 1), AML.ioPorts(0x64, count: 1), AML.irq(1))))
+        if description.hasKeyboardController {
+            devices += AML.device(
+                "PS2K", AML.define("_HID", AML.eisaID("PNP0303")),
+                AML.define("_CRS", AML.resources(AML.ioPorts(0x60, count: 1), AML.ioPorts(0x64, count: 1), AML.irq(1))))
+        }
         if description.hasSerialPort {
             devices += AML.device(
                 "COM1", AML.define("_HID", AML.eisaID("PNP0501")), AML.define("_UID", AML.integer(1)),

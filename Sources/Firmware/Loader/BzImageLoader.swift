@@ -7,6 +7,7 @@ enum BzImageLoader {
     /// Offsets of setup header fields in the file and in the zero page.
     private enum Field {
         static let setupSectors = 0x1F1
+        static let systemSize = 0x1F4
         static let bootFlag = 0x1FE
         static let jump = 0x200
         static let magic = 0x202
@@ -45,6 +46,11 @@ enum BzImageLoader {
         let setupByteCount = ((setupSectors == 0 ? 4 : setupSectors) + 1) * 512
         guard source.kernel.byteCount > setupByteCount else { throw LoaderError("kernel", "file ends in its setup code") }
         let payload = source.kernel.byteCount - setupByteCount
+        // In paragraphs of 16 bytes; an image that was cut short would start and die while it unpacks itself.
+        let wanted = number(Field.systemSize, 4) * 16
+        guard wanted < payload + 16 else {
+            throw LoaderError("kernel", "file ends \(wanted - payload) bytes early")
+        }
         let initSize = number(Field.initSize, 4)
         let address = max(number(Field.preferredAddress, 8), MemoryMap.highMemory)
         let lowEnd = min(memory.byteCount, MemoryMap.lowMemoryEnd)

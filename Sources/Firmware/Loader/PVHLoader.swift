@@ -23,12 +23,19 @@ enum PVHLoader {
                 guard !overflow, segment.fileByteCount <= segment.memoryByteCount, segment.address >= MemoryMap.highMemory, segmentEnd <= lowEnd else {
                     throw LoaderError("kernel", "a segment of \(segment.memoryByteCount) bytes at \(segment.address) lies outside the guest's memory")
                 }
-                try source.kernel.copy(
-                    from: segment.offset, count: segment.fileByteCount, to: memory, at: GuestAddress(segment.address), named: "kernel")
-                do {
-                    try memory.fill(0, at: GuestAddress(segment.address + segment.fileByteCount), count: segment.memoryByteCount - segment.fileByteCount)
-                } catch {
-                    throw LoaderError("kernel", "\(error)")
+                // A segment of zeros has nothing in the file.
+                if segment.fileByteCount > 0 {
+                    try source.kernel.copy(
+                        from: segment.offset, count: segment.fileByteCount, to: memory, at: GuestAddress(segment.address), named: "kernel")
+                }
+                // A segment without such a tail may end where RAM ends, and there is no address behind that.
+                let tail = segment.memoryByteCount - segment.fileByteCount
+                if tail > 0 {
+                    do {
+                        try memory.fill(0, at: GuestAddress(segment.address + segment.fileByteCount), count: tail)
+                    } catch {
+                        throw LoaderError("kernel", "\(error)")
+                    }
                 }
                 end = max(end, segmentEnd)
             case 4: if entry == nil { entry = try entryNote(in: source.kernel, segment) }

@@ -38,7 +38,7 @@ package enum SMBIOSTables {
         func text(_ string: String) -> String { string.isEmpty ? "Not Specified" : string }
         let mebibytes = memoryByteCount >> 20
         var bytes = structure(
-            0, handle: 0, [1, 2] + little(0xE800, 2) + [3, 0] + little(1 << 3, 8) + [0, 0x1C, 0, 0, 0xFF, 0xFF], ["Apus", "1.0", "01/01/2026"])
+            0, handle: 0, [1, 2] + little(0xE800, 2) + [3, 0] + little(1 << 3, 8) + [0, 0x14, 0, 0, 0xFF, 0xFF], ["Apus", "1.0", "01/01/2026"])
         // The first three fields of a UUID are little-endian (§7.2.1).
         let u = system.uuid.count == 16 ? system.uuid : [UInt8](repeating: 0, count: 16)
         let uuid = [u[3], u[2], u[1], u[0], u[5], u[4], u[7], u[6]] + u[8...]
@@ -48,7 +48,7 @@ package enum SMBIOSTables {
         for index in 0..<processors {
             bytes += structure(
                 4, handle: 0x400 + UInt16(truncatingIfNeeded: index),
-                [1, 3, 1, 2] + little(0, 8) + [3, 0] + little(0, 2) + little(2000, 2) + little(2000, 2) + [0x41, 1] + [0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF]
+                [1, 3, 1, 2] + little(0, 8) + [0, 0] + little(0, 2) + little(2000, 2) + little(2000, 2) + [0x41, 1] + [0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF]
                     + [0, 0, 0] + [1, 1, 1] + little(0x0C, 2) + little(1, 2) + little(1, 2) + little(1, 2) + little(1, 2),
                 ["CPU \(index)", text(system.manufacturer)])
         }
