@@ -23,6 +23,9 @@ package struct VersionedObject: Sendable, Equatable {
     /// The value of a set field, nil where it is not set.
     package subscript(field: String) -> JSONValue? { fields[field] }
 
+    /// True where the field has a value, null included.
+    package func isSet(_ field: String) -> Bool { fields[field] != nil }
+
     /// Assigns a field and marks it changed.
     package mutating func set(_ field: String, to value: JSONValue) {
         fields[field] = value
@@ -35,9 +38,38 @@ package struct VersionedObject: Sendable, Equatable {
         changes.remove(field)
     }
 
+    /// Makes a field unset.
+    package mutating func unset(_ field: String) {
+        fields[field] = nil
+        changes.remove(field)
+    }
+
     /// Forgets all change marks but these.
     package mutating func resetChanges(keeping kept: Set<String> = []) {
         changes = kept
+    }
+
+    /// Takes over what the conductor answered to `object_action` (contract §4.1): the fields that differ after the call.
+    /// All change marks go, those of nested objects too; then `obj_what_changed` names the ones that stay.
+    package mutating func apply(updates: [String: JSONValue]) {
+        for (field, value) in updates where field != Self.whatChangedKey { fields[field] = value }
+        for (field, value) in fields { fields[field] = Self.withoutChanges(value) }
+        let named = updates[Self.whatChangedKey]?.arrayValue ?? []
+        changes = Set(named.compactMap(\.stringValue)).intersection(fields.keys)
+    }
+
+    private static let whatChangedKey = "obj_what_changed"
+
+    private static func withoutChanges(_ value: JSONValue) -> JSONValue {
+        switch value {
+        case .array(let elements):
+            return .array(elements.map(withoutChanges))
+        case .object(var members):
+            if members[nameKey] != nil { members[changesKey] = nil }
+            return .object(members.mapValues(withoutChanges))
+        default:
+            return value
+        }
     }
 }
 
@@ -61,6 +93,8 @@ package struct ObjectError: Error, Sendable, CustomStringConvertible {
 package protocol NovaObject: Sendable {
     static var objectName: String { get }
     var object: VersionedObject { get set }
+    /// Wraps an object of this class; `init(object:)` is the one that checks.
+    init(unchecked object: VersionedObject)
     /// Checks the class name and that the version is one this program can read.
     init(object: VersionedObject) throws(ObjectError)
 }
