@@ -1,0 +1,194 @@
+// The options of nova.conf that this service obeys, with Nova's names, types and defaults. Options it does not know are
+// ignored, as oslo.config does; the reader lists them. The one section of our own is [apus].
+
+/// The configuration of the compute service.
+package struct Configuration: Sendable {
+    /// This service's name in the control plane: queue "compute.<host>", binding:host_id, Service record.
+    package var host: String
+    package var myIP: String
+    package var myBlockStorageIP: String
+    package var statePath: String
+    package var instancesPath: String
+    /// As written; `nova-compute` chooses the driver by it.
+    package var computeDriver: String?
+    package var compute: ComputeOptions
+    package var resources: ResourceOptions
+    package var intervals: IntervalOptions
+    package var images: ImageOptions
+    package var network: NetworkOptions
+    package var messaging: MessagingOptions
+    package var notifications: NotificationOptions
+    package var placement: ServiceClientOptions
+    package var neutron: ServiceClientOptions
+    package var glance: ServiceClientOptions
+    package var serviceUser: ServiceUserOptions
+    package var logging: LoggingOptions
+    package var apus: ApusOptions
+}
+
+/// [DEFAULT] and [compute] options of operations on instances and of start and stop.
+package struct ComputeOptions: Sendable, Equatable {
+    package var instanceNameTemplate: String
+    package var maximumConcurrentBuilds: Int
+    package var isConfigDriveForced: Bool
+    /// Seconds a guest has to shut itself down; its image may say otherwise.
+    package var shutdownTimeout: Duration
+    package var shutdownRetryInterval: Duration
+    package var resumesGuestsOnHostBoot: Bool
+    package var softRebootTimeout: Duration
+    package var usesLifecycleEvents: Bool
+    package var ignoresServiceVersionFloor: Bool
+    package var tracksInstanceChanges: Bool
+    package var defaultAccessIPNetworkName: String?
+    /// Builds that fail in a row before this host disables itself; 0 switches that off.
+    package var consecutiveBuildFailureLimit: Int
+    package var gracefulShutdownTimeout: Duration
+}
+
+/// What of the host is offered.
+package struct ResourceOptions: Sendable, Equatable {
+    package var reservedHostCPUs: Int
+    package var reservedHostMemoryMiB: Int
+    package var reservedHostDiskMiB: Int
+    /// Nil: keep what Placement has, or the initial ratio.
+    package var cpuAllocationRatio: Double?
+    package var ramAllocationRatio: Double?
+    package var diskAllocationRatio: Double?
+    /// Nil: the release's default.
+    package var initialCPUAllocationRatio: Double?
+    package var initialRAMAllocationRatio: Double?
+    package var initialDiskAllocationRatio: Double
+    /// "0-3,^2"; nil: every CPU of the host.
+    package var cpuSharedSet: String?
+    package var associationRefresh: Duration
+    package var imageTypeExcludeList: [String]
+}
+
+/// When periodic work runs. Negative: never; 0: every 60 s; only where Nova says so.
+package struct IntervalOptions: Sendable, Equatable {
+    package var report: Duration
+    package var isPeriodicWorkEnabled: Bool
+    package var periodicFuzzyDelay: Duration
+    package var updateResources: Int
+    package var syncPowerState: Int
+    package var healInstanceInfoCache: Int
+    package var schedulerInstanceSync: Int
+}
+
+package struct ImageOptions: Sendable, Equatable {
+    package var isRawForced: Bool
+    package var usesCopyOnWrite: Bool
+    package var cacheSubdirectory: String
+    package var cacheManagerInterval: Int
+    package var removesUnusedBaseImages: Bool
+    package var glanceAPIServers: [String]
+    package var glanceRetries: Int
+}
+
+package struct NetworkOptions: Sendable, Equatable {
+    /// 0: do not wait for network-vif-plugged.
+    package var vifPluggingTimeout: Duration
+    package var isVIFPluggingFatal: Bool
+    package var ovsBridge: String
+    package var extensionSyncInterval: Duration
+    package var httpRetries: Int
+    package var allocateRetries: Int
+}
+
+/// oslo.messaging's options.
+package struct MessagingOptions: Sendable, Equatable {
+    /// With the password: never to be logged.
+    package var transportURL: String
+    package var controlExchange: String
+    package var responseTimeout: Duration
+    package var longRPCTimeout: Duration
+    package var executorPoolSize: Int
+    package var usesTLS: Bool
+    package var caFile: String?
+    package var certificateFile: String?
+    package var keyFile: String?
+    package var verifiesHostName: Bool
+    package var loginMethod: String
+    package var heartbeatTimeout: Int
+    package var heartbeatRate: Int
+    package var retryInterval: Int
+    package var retryBackoff: Int
+    package var retryIntervalMaximum: Int
+    package var reconnectDelay: Double
+    package var missingConsumerRetryTimeout: Duration
+    package var isFailoverShuffled: Bool
+    package var areQueuesDurable: Bool
+    package var areQueuesAutoDeleted: Bool
+    package var areQueuesMirrored: Bool
+    package var isQuorumQueue: Bool
+    package var quorumDeliveryLimit: Int
+    package var quorumMaximumMemoryLength: Int
+    package var quorumMaximumMemoryBytes: Int
+    package var transientQueueTTL: Int
+    package var prefetchCount: Int
+    package var connectionPoolSize: Int
+}
+
+package struct NotificationOptions: Sendable, Equatable {
+    /// oslo.messaging notification drivers; "messagingv2" and "messaging" are the ones that send.
+    package var drivers: [String]
+    package var topics: [String]
+    package var versionedTopics: [String]
+    /// Nil: the transport of the RPC.
+    package var transportURL: String?
+    /// "unversioned", "versioned" or "both".
+    package var format: String
+    package var defaultLevel: String
+    package var notifiesOnStateChange: String?
+
+    package var isEnabled: Bool { drivers.contains("messagingv2") || drivers.contains("messaging") }
+    package var sendsLegacy: Bool { isEnabled && format != "versioned" }
+    package var sendsVersioned: Bool { isEnabled && format != "unversioned" }
+}
+
+/// keystoneauth's options of a section that configures a client.
+package struct ServiceClientOptions: Sendable, Equatable {
+    package var authType: String?
+    package var authURL: String?
+    package var username: String?
+    package var userID: String?
+    /// Never to be logged.
+    package var password: String?
+    package var userDomainName: String?
+    package var userDomainID: String?
+    package var projectName: String?
+    package var projectID: String?
+    package var projectDomainName: String?
+    package var projectDomainID: String?
+    package var regionName: String?
+    package var validInterfaces: [String]
+    package var serviceType: String
+    package var serviceName: String?
+    package var endpointOverride: String?
+    package var caFile: String?
+    package var certificateFile: String?
+    package var keyFile: String?
+    package var isInsecure: Bool
+    package var timeout: Double?
+    package var connectRetries: Int?
+
+    /// True where there is enough to ask Keystone for a token.
+    package var hasCredentials: Bool { authURL != nil && password != nil && (username != nil || userID != nil) }
+}
+
+package struct ServiceUserOptions: Sendable, Equatable {
+    package var sendsServiceUserToken: Bool
+    package var client: ServiceClientOptions
+}
+
+/// [apus]: what Nova has no option for.
+package struct ApusOptions: Sendable, Equatable {
+    /// The monitor's program; nil: beside this program, then in PATH.
+    package var monitorPath: String?
+    /// "address:port" of /healthz, /readyz and /metrics; empty: no listener.
+    package var metricsListen: String
+    /// The control plane's release, by name or number.
+    package var release: String
+    /// Where the monitors' control sockets are.
+    package var runDirectory: String
+}
