@@ -68,14 +68,15 @@ package struct SpawnRequest: Sendable {
     package var interfaces: [InterfaceRequest]
     /// Content of the config drive: path → bytes ("openstack/latest/meta_data.json", …); nil: none wanted.
     package var configDrive: [String: [UInt8]]?
-    /// Writes the image's data to a descriptor, verified; returns the byte count.
-    package var fetchImage: @Sendable (CInt) async throws -> Int64
+    /// Writes the data of the image of this id to a descriptor, verified; returns the byte count. The driver asks for the root
+    /// image and for the kernel and RAM disk that it names (`kernel_id`, `ramdisk_id`).
+    package var fetchImage: @Sendable (String, CInt) async throws -> Int64
     /// True: make it paused, so that Compute can wait for its ports before `resume`.
     package var startsPaused: Bool
 
     package init(
         instance: Instance, image: JSONValue, interfaces: [InterfaceRequest], configDrive: [String: [UInt8]]?,
-        fetchImage: @escaping @Sendable (CInt) async throws -> Int64, startsPaused: Bool
+        fetchImage: @escaping @Sendable (String, CInt) async throws -> Int64, startsPaused: Bool
     ) {
         self.instance = instance
         self.image = image

@@ -1,0 +1,68 @@
+// The lines along which Compute is cut: what operations on instances ask of the host's books, of the network, of the
+// notifications and of the config drive's content. One implementation of each, in the folder that bears its name.
+package import JSON
+package import NovaObjects
+package import OsloMessaging
+
+/// The host's books: what instances use of it, told to the conductor, to Placement and to the schedulers (Host/).
+package protocol HostBooks: Sendable {
+    /// hypervisor_hostname of the one node.
+    var nodeName: String { get }
+    /// The instance claim (RPC reference §5.1 step 8): refuses with ComputeResourcesUnavailable, else sets and saves host, node and
+    /// launched_on, counts the usage and updates the node.
+    func claim(_ instance: inout Instance, limits: JSONValue, context: RequestContext) async throws
+    /// Undoes a claim: usage, `save{host=null,node=null}`, node update.
+    func abortClaim(_ instance: inout Instance, context: RequestContext) async
+    /// Counts an instance anew after its state changed (stopped, deleted, …) and updates the node where something differs.
+    func updateUsage(_ instance: Instance, context: RequestContext) async
+    /// Allocations of the instance in Placement: read for the driver, dropped after a failed build or a delete.
+    func deleteAllocations(of instanceUUID: String) async throws
+    /// COMPUTE_STATUS_DISABLED on the node's provider.
+    func setEnabled(_ isEnabled: Bool, context: RequestContext) async throws
+    /// Failed builds in a row, for the scheduler's weigher.
+    func buildFinished(successfully: Bool) async
+    /// Fan-outs to the schedulers (contract §4.4).
+    func tellSchedulers(updated instance: Instance, context: RequestContext) async
+    func tellSchedulers(deleted instanceUUID: String, context: RequestContext) async
+}
+
+/// Ports of an instance (Network/).
+package protocol InstanceNetwork: Sendable {
+    /// allocate_for_instance (RPC reference §5.1.1).
+    func allocate(
+        for instance: Instance, requested: NetworkRequestList?, securityGroups: [String], context: RequestContext
+    ) async throws -> NetworkInfo
+    /// Unbinds ports that were there before, deletes the others (contract §7.7). A port that is gone is no error.
+    func deallocate(for instance: Instance, requested: NetworkRequestList?, context: RequestContext) async throws
+    /// Asks Neutron for the whole picture and stores it in the info cache (contract §7.5).
+    /// - Parameter portID: refresh this one VIF only.
+    @discardableResult
+    func refresh(_ instance: Instance, portID: String?, context: RequestContext) async throws -> NetworkInfo
+    /// What the info cache holds.
+    func cached(_ instance: Instance) -> NetworkInfo
+    /// Removes one VIF from the info cache, after network-vif-deleted.
+    func forget(portID: String, of instance: Instance, context: RequestContext) async throws -> VIF?
+}
+
+/// Phases of an operation in its notifications.
+package enum NotificationPhase: String, Sendable { case start, end, error }
+
+/// Notifications about instances, legacy and versioned as configured; never an error of the operation (Notifications/).
+package protocol InstanceNotifications: Sendable {
+    /// `action`: versioned name ("create", "power_off", "delete", …); the legacy event name is derived from it.
+    func instance(
+        _ instance: Instance, action: String, phase: NotificationPhase?, networkInfo: NetworkInfo?,
+        extra: [String: JSONValue], fault: NovaException?, context: RequestContext
+    ) async
+    /// Wrapper E: legacy event named after the method and versioned compute.exception.
+    func exception(_ error: NovaException, method: String, arguments: [String: JSONValue], context: RequestContext) async
+}
+
+/// Content of the config drive and, later, of the metadata API (Metadata/).
+package protocol InstanceMetadata: Sendable {
+    /// Path → bytes, "openstack/latest/meta_data.json" and the others, with injected files and admin password.
+    func configDrive(
+        for instance: Instance, networkInfo: NetworkInfo, injectedFiles: [(path: String, content: [UInt8])],
+        adminPassword: String?, context: RequestContext
+    ) async throws -> [String: [UInt8]]
+}
