@@ -1,5 +1,6 @@
 // The lines along which Compute is cut: what operations on instances ask of the host's books, of the network, of the
 // notifications and of the config drive's content. One implementation of each, in the folder that bears its name.
+package import ComputeDriver
 package import JSON
 package import NovaObjects
 package import OsloMessaging
@@ -65,4 +66,18 @@ package protocol InstanceMetadata: Sendable {
         for instance: Instance, networkInfo: NetworkInfo, injectedFiles: [(path: String, content: [UInt8])],
         adminPassword: String?, context: RequestContext
     ) async throws -> [String: [UInt8]]
+}
+
+/// What the host's own work (start, periodic passes, news of machines) asks of the operations on instances (Instance/). Nothing is
+/// thrown: an instance that cannot be mended is marked and logged, and the next one has its turn.
+package protocol InstanceStartup: Sendable {
+    /// Repair after a restart (`_init_instance`, contract §5.3). Called one instance at a time, before any request is taken.
+    func initInstance(_ instance: Instance, context: RequestContext) async
+    /// The machine of `instance` is in `powerState`, which the driver was just asked for: saves it and brings machine and record
+    /// together (contract §5.7). Called by the periodic pass and for lifecycle events, in any order with requests; skips an
+    /// instance that has a task or another host.
+    func powerStateChanged(_ instance: Instance, to powerState: PowerState, context: RequestContext) async
+    /// Ends the machine of an instance whose record is deleted, with its interfaces and disks
+    /// (`_cleanup_running_deleted_instances`).
+    func reap(_ instance: Instance, context: RequestContext) async
 }
