@@ -67,7 +67,9 @@ let monitorTargets: [Target] = [
             "HostSystem", "GuestMemory", "MachineCore", "KVM", "PCI", "VirtIO", "Chipset", "Firmware",
             "DiskImage", "NetworkBackend", "MachineConfiguration", "MonitorProtocol", "JSON",
         ]),
-    program("apus-vmm", ["Machine", "KVM", "Firmware", "HostSystem", "NetworkBackend"]),
+    program(
+        "apus-vmm",
+        ["Machine", "KVM", "Firmware", "HostSystem", "NetworkBackend", "MachineConfiguration", "MonitorProtocol", "JSON"]),
     tests("HostSystemTests", ["HostSystem"]),
     tests("GuestMemoryTests", ["GuestMemory", "HostSystem"]),
     tests("MachineCoreTests", ["MachineCore", "HostSystem", "GuestMemory"]),

@@ -12,25 +12,7 @@
 //
 // The moves are decided here and nowhere else; StateDriver carries them out. While a reset is carried out no vCPU runs and the
 // state that is shown is the one it ends in.
-
-/// What a machine is doing, by the names that QMP gives these states.
-package enum RunState: String, Sendable, CaseIterable {
-    /// Made, no vCPU has run yet. To running, paused, ended.
-    case configured = "prelaunch"
-    /// To paused, shutdown, internalError, ended; a reset leads back here.
-    case running
-    /// vCPUs and devices stand still. To running, ended; to shutdown and internalError by what the guest did just before.
-    case paused
-    /// The guest switched itself off. To paused by a reset, to ended.
-    case shutdown
-    /// Guest code cannot go on; it stays as it is, for inspection. To paused by a reset, to ended.
-    case internalError = "internal-error"
-    /// Nothing is left to run.
-    case ended
-
-    /// Whether vCPUs execute guest code.
-    package var executes: Bool { self == .running }
-}
+package import MonitorProtocol
 
 /// What a machine is asked to do, by its operator or by its guest.
 package enum MachineRequest: Sendable, Equatable {

@@ -1,6 +1,7 @@
 // Carries out what RunState decides. One thread drives: requests of the operator are calls on that thread, what the guest does
 // arrives as a queue with an eventfd, so that the driver can sit in an epoll loop beside its control socket.
 package import HostSystem
+package import MonitorProtocol
 import Synchronization
 
 /// What the driver moves: the machine behind the states.

@@ -3,6 +3,7 @@ import Glibc
 import HostSystem
 import KVM
 import Machine
+import MonitorProtocol
 
 func complain(_ text: String) {
     var line = Array("apus-vmm: \(text)\n".utf8)

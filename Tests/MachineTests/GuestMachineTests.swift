@@ -3,6 +3,7 @@ import Glibc
 import GuestMemory
 import HostSystem
 import MachineCore
+import MonitorProtocol
 import Synchronization
 import Testing
 

@@ -4,6 +4,7 @@ import Glibc
 import HostSystem
 import KVM
 import MachineCore
+import MonitorProtocol
 import Synchronization
 import Testing
 

@@ -1,4 +1,5 @@
 import HostSystem
+import MonitorProtocol
 import Synchronization
 import Testing
 

@@ -1,0 +1,246 @@
+// The configuration as JSON, both ways. Reading checks each value and then what only the whole can say: the topology's product,
+// ids and descriptors that occur once.
+package import JSON
+
+/// A description that is no machine.
+package struct ConfigurationError: Error, Sendable, Equatable, CustomStringConvertible {
+    /// The place, for example `disks[1].fd`; empty for the text as a whole.
+    package let path: String
+    package let reason: String
+
+    package init(path: String, reason: String) {
+        self.path = path
+        self.reason = reason
+    }
+
+    package var description: String { "read the machine's configuration: \(path.isEmpty ? "" : path + ": ")\(reason) (caller)" }
+}
+
+/// 0 to 2 are the process's own; the bound is far above any limit of open files.
+private let descriptors = 3...1_048_576
+/// Slots of the PCI bus: 32 without the host bridge, rng and balloon, and one to spare.
+private let deviceLimit = 28
+
+extension GuestConfiguration {
+    /// Reads the text that `json` writes.
+    package init(parsing text: [UInt8]) throws(ConfigurationError) {
+        let value: JSONValue
+        do throws(JSONError) {
+            value = try JSONValue.parse(text, limits: JSONLimits(depth: 8, byteCount: 1 << 20))
+        } catch {
+            throw ConfigurationError(path: "", reason: "\(error.reason) at byte \(error.offset)")
+        }
+        try self.init(json: value)
+    }
+
+    package init(json value: JSONValue) throws(ConfigurationError) {
+        do throws(JSONMemberError) {
+            self = try Self.read(value)
+        } catch {
+            throw ConfigurationError(path: error.path, reason: error.reason)
+        }
+        try checkWhole()
+    }
+
+    private static func read(_ value: JSONValue) throws(JSONMemberError) -> GuestConfiguration {
+        var members = try JSONMembers(value)
+        let version = try members.integer("version", in: 1...Int.max)
+        guard version == Self.version else { throw members.error("version", "\(version); this program knows \(Self.version)") }
+        let name = try members.string("name", upTo: 255)
+        guard !name.isEmpty else { throw members.error("name", "empty") }
+        var configuration = GuestConfiguration(
+            name: name, uuid: try members.uuid("uuid"), memoryMiB: try members.integer("memoryMiB", in: 16...1_048_576),
+            cpu: try members.object("cpu", CPUConfiguration.read), kernel: try members.object("kernel", descriptor("fd")))
+        configuration.initrd = try members.objectIfPresent("initrd", descriptor("fd"))
+        configuration.commandLine = try members.stringIfPresent("commandLine", upTo: 2047) ?? configuration.commandLine
+        configuration.system = try members.objectIfPresent("system", SystemConfiguration.read) ?? configuration.system
+        configuration.disks = try members.objects("disks", upTo: deviceLimit, DiskConfiguration.read)
+        configuration.networks = try members.objects("networks", upTo: deviceLimit, NetworkConfiguration.read)
+        configuration.rng = try members.boolIfPresent("rng") ?? false
+        configuration.balloon = try members.boolIfPresent("balloon") ?? false
+        configuration.console = try members.objectIfPresent("console", ConsoleConfiguration.read) ?? configuration.console
+        configuration.control = try members.objectIfPresent("control", descriptor("listen"))
+        configuration.kvm = try members.objectIfPresent("kvm", descriptor("fd"))
+        configuration.startPaused = try members.boolIfPresent("startPaused") ?? false
+        if let policy = try members.stringIfPresent("onGuestReset", upTo: 64) {
+            guard let known = GuestResetPolicy(rawValue: policy) else { throw members.error("onGuestReset", "neither reset nor shutdown") }
+            configuration.onGuestReset = known
+        }
+        try members.refuseRest()
+        return configuration
+    }
+
+    private static func descriptor(_ member: String) -> (inout JSONMembers) throws(JSONMemberError) -> Int {
+        { (members: inout JSONMembers) throws(JSONMemberError) -> Int in try members.integer(member, in: descriptors) }
+    }
+
+    private func checkWhole() throws(ConfigurationError) {
+        guard !commandLine.utf8.contains(0) else { throw ConfigurationError(path: "commandLine", reason: "contains a zero byte") }
+        guard disks.count + networks.count <= deviceLimit else {
+            throw ConfigurationError(path: "networks", reason: "more than \(deviceLimit) disks and networks")
+        }
+        var ids: Set<String> = []
+        for (index, disk) in disks.enumerated() where !ids.insert(disk.id).inserted || disk.id.isEmpty {
+            throw ConfigurationError(path: "disks[\(index)].id", reason: disk.id.isEmpty ? "empty" : "used twice")
+        }
+        for (index, network) in networks.enumerated() {
+            let path = "networks[\(index)]"
+            guard !network.id.isEmpty, ids.insert(network.id).inserted else {
+                throw ConfigurationError(path: "\(path).id", reason: network.id.isEmpty ? "empty" : "used twice")
+            }
+            guard !network.fds.isEmpty else { throw ConfigurationError(path: "\(path).fds", reason: "empty") }
+            guard network.fds.count <= cpu.count else {
+                throw ConfigurationError(path: "\(path).fds", reason: "\(network.fds.count) queue pairs for \(cpu.count) vCPUs")
+            }
+        }
+        var used: Set<Int> = []
+        for (path, number) in namedDescriptors where !used.insert(number).inserted {
+            throw ConfigurationError(path: path, reason: "descriptor \(number) is used twice")
+        }
+    }
+
+    /// Every descriptor with its place: what the monitor takes over, and nothing else.
+    package var namedDescriptors: [(path: String, number: Int)] {
+        var all: [(path: String, number: Int)] = [("kernel.fd", kernel)]
+        func add(_ path: String, _ number: Int?) {
+            if let number { all.append((path, number)) }
+        }
+        add("initrd.fd", initrd)
+        for (index, disk) in disks.enumerated() { add("disks[\(index)].fd", disk.fd) }
+        for (index, network) in networks.enumerated() {
+            for (queue, number) in network.fds.enumerated() { add("networks[\(index)].fds[\(queue)]", number) }
+            add("networks[\(index)].vhostFd", network.vhostFd)
+        }
+        add("console.log", console.log)
+        add("console.listen", console.listen)
+        add("control.listen", control)
+        add("kvm.fd", kvm)
+        return all
+    }
+
+    /// The text for the monitor. Absent members are left out.
+    package var json: JSONValue {
+        var members: [String: JSONValue] = [
+            "version": .integer(Int64(Self.version)), "name": .string(name), "uuid": .string(uuid.description),
+            "memoryMiB": .integer(Int64(memoryMiB)), "cpu": cpu.json, "kernel": ["fd": .integer(Int64(kernel))],
+            "commandLine": .string(commandLine), "system": system.json, "disks": .array(disks.map(\.json)),
+            "networks": .array(networks.map(\.json)), "rng": .bool(rng), "balloon": .bool(balloon), "console": console.json,
+            "startPaused": .bool(startPaused), "onGuestReset": .string(onGuestReset.rawValue),
+        ]
+        if let initrd { members["initrd"] = ["fd": .integer(Int64(initrd))] }
+        if let control { members["control"] = ["listen": .integer(Int64(control))] }
+        if let kvm { members["kvm"] = ["fd": .integer(Int64(kvm))] }
+        return .object(members)
+    }
+}
+
+extension CPUConfiguration {
+    fileprivate static func read(_ members: inout JSONMembers) throws(JSONMemberError) -> CPUConfiguration {
+        let count = try members.integer("count", in: 1...64)
+        let sockets = try members.integerIfPresent("sockets", in: 1...64)
+        let cores = try members.integerIfPresent("cores", in: 1...64), threads = try members.integerIfPresent("threads", in: 1...64)
+        let sharing = (cores ?? 1) * (threads ?? 1)
+        let cpu = CPUConfiguration(count: count, sockets: sockets ?? max(count / sharing, 1), cores: cores ?? 1, threads: threads ?? 1)
+        guard cpu.sockets * sharing == count else {
+            throw members.error("sockets", "\(cpu.sockets) sockets of \(cpu.cores) cores with \(cpu.threads) threads are not \(count) vCPUs")
+        }
+        return cpu
+    }
+
+    fileprivate var json: JSONValue {
+        [
+            "count": .integer(Int64(count)), "sockets": .integer(Int64(sockets)), "cores": .integer(Int64(cores)),
+            "threads": .integer(Int64(threads)),
+        ]
+    }
+}
+
+extension SystemConfiguration {
+    fileprivate static func read(_ members: inout JSONMembers) throws(JSONMemberError) -> SystemConfiguration {
+        var system = SystemConfiguration()
+        system.manufacturer = try members.smbiosString("manufacturer") ?? system.manufacturer
+        system.product = try members.smbiosString("product") ?? system.product
+        system.version = try members.smbiosString("version") ?? system.version
+        system.serial = try members.smbiosString("serial")
+        system.family = try members.smbiosString("family") ?? system.family
+        system.uuid = try members.uuidIfPresent("uuid")
+        return system
+    }
+
+    fileprivate var json: JSONValue {
+        var members: [String: JSONValue] = [
+            "manufacturer": .string(manufacturer), "product": .string(product), "version": .string(version), "family": .string(family),
+        ]
+        if let serial { members["serial"] = .string(serial) }
+        if let uuid { members["uuid"] = .string(uuid.description) }
+        return .object(members)
+    }
+}
+
+extension DiskConfiguration {
+    fileprivate static func read(_ members: inout JSONMembers) throws(JSONMemberError) -> DiskConfiguration {
+        DiskConfiguration(
+            id: try members.string("id", upTo: 255), fd: try members.integer("fd", in: descriptors),
+            readOnly: try members.boolIfPresent("readOnly") ?? false, serial: try members.stringIfPresent("serial", upTo: 255))
+    }
+
+    fileprivate var json: JSONValue {
+        var members: [String: JSONValue] = ["id": .string(id), "fd": .integer(Int64(fd)), "readOnly": .bool(readOnly)]
+        if let serial { members["serial"] = .string(serial) }
+        return .object(members)
+    }
+}
+
+extension NetworkConfiguration {
+    fileprivate static func read(_ members: inout JSONMembers) throws(JSONMemberError) -> NetworkConfiguration {
+        let text = try members.string("mac", upTo: 64)
+        guard let mac = MACAddress(text) else { throw members.error("mac", "not the address of a station") }
+        return NetworkConfiguration(
+            id: try members.string("id", upTo: 255), fds: try members.integers("fds", in: descriptors, upTo: 64), mac: mac,
+            mtu: try members.integerIfPresent("mtu", in: 68...65_535) ?? 1500,
+            vhostFd: try members.integerIfPresent("vhostFd", in: descriptors))
+    }
+
+    fileprivate var json: JSONValue {
+        [
+            "id": .string(id), "fds": .array(fds.map { .integer(Int64($0)) }), "mac": .string(mac.description),
+            "mtu": .integer(Int64(mtu)), "vhostFd": vhostFd.map { .integer(Int64($0)) } ?? .null,
+        ]
+    }
+}
+
+extension ConsoleConfiguration {
+    fileprivate static func read(_ members: inout JSONMembers) throws(JSONMemberError) -> ConsoleConfiguration {
+        ConsoleConfiguration(
+            log: try members.integerIfPresent("log", in: descriptors),
+            logLimitBytes: try members.integerIfPresent("logLimitBytes", in: 4096...(1 << 30)) ?? 1 << 20,
+            listen: try members.integerIfPresent("listen", in: descriptors))
+    }
+
+    fileprivate var json: JSONValue {
+        var members: [String: JSONValue] = ["logLimitBytes": .integer(Int64(logLimitBytes))]
+        if let log { members["log"] = .integer(Int64(log)) }
+        if let listen { members["listen"] = .integer(Int64(listen)) }
+        return .object(members)
+    }
+}
+
+extension JSONMembers {
+    fileprivate mutating func uuidIfPresent(_ name: String) throws(JSONMemberError) -> MachineUUID? {
+        guard let text = try stringIfPresent(name, upTo: 64) else { return nil }
+        guard let uuid = MachineUUID(text) else { throw error(name, "not a UUID") }
+        return uuid
+    }
+
+    fileprivate mutating func uuid(_ name: String) throws(JSONMemberError) -> MachineUUID {
+        guard let uuid = try uuidIfPresent(name) else { throw error(name, "missing") }
+        return uuid
+    }
+
+    /// A string set of SMBIOS ends at a zero byte and a string at 64 is what readers expect at least; 255 is generous.
+    fileprivate mutating func smbiosString(_ name: String) throws(JSONMemberError) -> String? {
+        guard let text = try stringIfPresent(name, upTo: 255) else { return nil }
+        guard !text.utf8.contains(0) else { throw error(name, "contains a zero byte") }
+        return text
+    }
+}
