@@ -7,23 +7,29 @@ SWIFT := $(dir $(SWIFTC))swift
 BIN := .build/bin
 LAB := Tests/Lab
 
-.PHONY: help demo test unit-test kvm-test bench build monitor service install-packages lint clean
+.PHONY: help demo demo-monitor test unit-test kvm-test cloud-test bench build monitor service install-packages lint clean
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 24
 
-demo: monitor ## our monitor boots Linux on a real KVM: console, disk, shutdown
+demo: build ## a real OpenStack boots a server on our monitor: console, ping, metrics, deletion, left-overs
+	@$(LAB)/cloud-demo $(BIN)
+
+demo-monitor: monitor ## our monitor alone boots Linux on a real KVM: console, disk, shutdown
 	@$(LAB)/demo $(BIN)/apus-vmm
 
-test: ## every test: units, guests under KVM, charts
+test: ## every test: units, guests under KVM, a real cloud, charts
 	@$(LAB)/all-tests
 
-unit-test: install-packages ## tests that need no KVM
-	APUS_PARTS=monitor $(SWIFT) test
+unit-test: install-packages ## tests that need neither KVM nor a cloud
+	$(SWIFT) test
 
 kvm-test: monitor ## guests on our monitor, under a real /dev/kvm
 	APUS_PARTS=monitor $(SWIFT) build --build-tests
 	@$(LAB)/kvm-tests
+
+cloud-test: build ## servers in a real OpenStack on our monitor; TESTS="test_x …" runs some of them
+	@$(LAB)/cloud-test-run $(BIN) $(TESTS)
 
 bench: monitor ## start, memory and boot beside QEMU, on the instruction-counting clock
 	@$(LAB)/bench $(BIN)

@@ -69,8 +69,8 @@ extension Configuration {
             client: ServiceClientOptions(reading: &reader, group: "service_user", serviceType: "identity"))
         logging = LoggingOptions(reading: &reader)
         apus = ApusOptions(
-            monitorPath: reader.string("apus", "monitor"),
-            metricsListen: reader.string("apus", "metrics_listen", or: "127.0.0.1:9177"),
+            monitorPath: reader.string("apus", "monitor_path"),
+            metricsListen: reader.string("apus", "listen", or: "127.0.0.1:9620"),
             release: reader.string("apus", "release", or: "zed"),
             runDirectory: reader.string("apus", "run_directory", or: ""))
         if host.isEmpty || host.contains(where: { $0.isWhitespace || $0 == "/" }) {
