@@ -33,6 +33,12 @@ package struct DriverError: Error, Sendable, CustomStringConvertible {
     }
 
     package var description: String { "\(operatorMessage) (\(fault.rawValue))" }
+
+    /// There is no machine of this instance on this host.
+    package static func instanceNotFound(_ instanceUUID: String) -> DriverError {
+        DriverError(
+            novaClass: "InstanceNotFound", tenantMessage: "Instance \(instanceUUID) could not be found.", fault: .caller)
+    }
 }
 
 /// One network interface to plug: the VIF as the network info cache holds it (contract §7.6).
