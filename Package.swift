@@ -145,7 +145,10 @@ let serviceTargets: [Target] = [
         "OpenStackHTTPTests", ["OpenStackHTTP", "Keystone", "Placement", "Neutron", "Glance", "JSON"] + nio),
     tests(
         "ComputeTests",
-        ["Compute", "ComputeDriver", "NovaObjects", "OsloMessaging", "ServiceConfiguration", "Placement", "Neutron", "JSON"]),
+        [
+            "Compute", "ComputeDriver", "NovaObjects", "OsloMessaging", "ServiceConfiguration", "OpenStackHTTP", "Keystone",
+            "Placement", "Neutron", "Glance", "ServiceMetrics", "JSON", lifecycle, log,
+        ]),
     tests("MachineDriverTests", ["MachineDriver", "ComputeDriver", "NovaObjects", "MonitorProtocol", "JSON"]),
     tests("ServiceMetricsTests", ["ServiceMetrics"] + nio),
 ]

@@ -95,6 +95,9 @@ extension ComputeOptions {
         defaultAccessIPNetworkName = reader.string(main, "default_access_ip_network_name")
         consecutiveBuildFailureLimit = reader.integer(
             "compute", "consecutive_build_service_disable_threshold", or: 10)
+        runningDeletedAction = reader.choice(
+            main, "running_deleted_instance_action", or: "reap", of: ["reap", "shutdown", "log", "noop"])
+        runningDeletedTimeout = reader.seconds(main, "running_deleted_instance_timeout", or: 0)
         gracefulShutdownTimeout = reader.seconds(main, "graceful_shutdown_timeout", or: 60)
     }
 }
@@ -134,6 +137,7 @@ extension IntervalOptions {
         syncPowerState = reader.integer(main, "sync_power_state_interval", or: 600)
         healInstanceInfoCache = reader.integer(main, "heal_instance_info_cache_interval", or: 60)
         schedulerInstanceSync = reader.integer(main, "scheduler_instance_sync_interval", or: 120)
+        runningDeletedPoll = reader.integer(main, "running_deleted_instance_poll_interval", or: 1800)
     }
 }
 

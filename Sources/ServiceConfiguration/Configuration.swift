@@ -42,6 +42,10 @@ package struct ComputeOptions: Sendable, Equatable {
     package var defaultAccessIPNetworkName: String?
     /// Builds that fail in a row before this host disables itself; 0 switches that off.
     package var consecutiveBuildFailureLimit: Int
+    /// What is done with a machine whose instance is deleted: "reap", "shutdown", "log" or "noop".
+    package var runningDeletedAction: String
+    /// How long an instance must have been deleted for that.
+    package var runningDeletedTimeout: Duration
     package var gracefulShutdownTimeout: Duration
 }
 
@@ -73,6 +77,7 @@ package struct IntervalOptions: Sendable, Equatable {
     package var syncPowerState: Int
     package var healInstanceInfoCache: Int
     package var schedulerInstanceSync: Int
+    package var runningDeletedPoll: Int
 }
 
 package struct ImageOptions: Sendable, Equatable {
