@@ -130,7 +130,7 @@ let serviceTargets: [Target] = [
         ]),
     module(
         "MachineDriver",
-        ["ComputeDriver", "NovaObjects", "MonitorProtocol", "MachineConfiguration", "Glance", "JSON", "CServiceHost", crypto, log]),
+        ["ComputeDriver", "NovaObjects", "MonitorProtocol", "MachineConfiguration", "JSON", "CServiceHost", crypto, log] + nio),
     .target(name: "CServiceHost"),
     module("ServiceMetrics", [lifecycle, log] + nio),
     program(
@@ -149,7 +149,11 @@ let serviceTargets: [Target] = [
             "Compute", "ComputeDriver", "NovaObjects", "OsloMessaging", "ServiceConfiguration", "OpenStackHTTP", "Keystone",
             "Placement", "Neutron", "Glance", "ServiceMetrics", "JSON", lifecycle, log,
         ]),
-    tests("MachineDriverTests", ["MachineDriver", "ComputeDriver", "NovaObjects", "MonitorProtocol", "JSON"]),
+    tests(
+        "MachineDriverTests",
+        [
+            "MachineDriver", "ComputeDriver", "NovaObjects", "MonitorProtocol", "MachineConfiguration", "JSON", "CServiceHost", log,
+        ] + nio),
     tests("ServiceMetricsTests", ["ServiceMetrics"] + nio),
 ]
 
