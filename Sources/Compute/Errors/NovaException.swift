@@ -11,7 +11,7 @@ package struct NovaException: Error, Sendable, CustomStringConvertible {
     /// "InstanceNotFound", "BuildAbortException", …
     package let className: String
     package let module: String
-    /// HTTP status the API makes of it.
+    /// HTTP status the API makes of it; the class's own where none is given.
     package let code: Int
     /// For the tenant: no host paths, no addresses.
     package let message: String
@@ -22,12 +22,12 @@ package struct NovaException: Error, Sendable, CustomStringConvertible {
     package let cause: (any Error)?
 
     package init(
-        _ className: String, _ message: String, code: Int = 500, module: String = "nova.exception", details: String? = nil,
+        _ className: String, _ message: String, code: Int? = nil, module: String = "nova.exception", details: String? = nil,
         keywords: [String: JSONValue] = [:], cause: (any Error)? = nil
     ) {
         self.className = className
         self.module = module
-        self.code = code
+        self.code = code ?? ExceptionCodes.code(of: className)
         self.message = message
         self.details = details ?? message
         self.keywords = keywords
@@ -46,7 +46,7 @@ extension NovaException {
             self.init(error.novaClass, error.tenantMessage, details: error.operatorMessage, cause: error)
         case let error as RemoteFailure:
             self.init(
-                error.className, error.message, code: error.keywords["code"]?.intValue ?? 500, module: error.module,
+                error.className, error.message, code: error.keywords["code"]?.intValue, module: error.module,
                 keywords: error.keywords, cause: error)
         case let error as MessagingTimeout:
             self.init("MessagingTimeout", "\(error)", module: "oslo_messaging.exceptions", cause: error)
