@@ -1,0 +1,68 @@
+#define _GNU_SOURCE
+#include "files.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/fs.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+int apus_host_memfd(const char *name) { return memfd_create(name, MFD_CLOEXEC); }
+
+int apus_host_clone(int target, int source) { return ioctl(target, FICLONE, source); }
+
+static int64_t copy_through_memory(int target, int source, int64_t offset, int64_t length) {
+    char buffer[65536];
+    size_t want = length < (int64_t)sizeof buffer ? (size_t)length : sizeof buffer;
+    ssize_t got;
+    do got = pread(source, buffer, want, offset); while (got < 0 && errno == EINTR);
+    if (got <= 0) return got;
+    for (ssize_t done = 0; done < got;) {
+        ssize_t count = pwrite(target, buffer + done, (size_t)(got - done), offset + done);
+        if (count < 0 && errno == EINTR) continue;
+        if (count <= 0) return -1;
+        done += count;
+    }
+    return got;
+}
+
+int64_t apus_host_copy(int target, int source, int64_t offset, int64_t length) {
+    off_t from = offset, to = offset;
+    ssize_t count;
+    do count = copy_file_range(source, &from, target, &to, (size_t)length, 0); while (count < 0 && errno == EINTR);
+    if (count > 0) return count;
+    /* 0 may also mean a file system that cannot; reading tells it from the end. */
+    if (count == 0 || errno == EXDEV || errno == EINVAL || errno == ENOSYS || errno == EOPNOTSUPP || errno == ETXTBSY)
+        return copy_through_memory(target, source, offset, length);
+    return -1;
+}
+
+int64_t apus_host_next_data(int descriptor, int64_t offset) { return lseek(descriptor, offset, SEEK_DATA); }
+
+int64_t apus_host_next_hole(int descriptor, int64_t offset) { return lseek(descriptor, offset, SEEK_HOLE); }
+
+int apus_host_listen(const char *path) {
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    if (strlen(path) >= sizeof address.sun_path) {
+        errno = ENAMETOOLONG;
+        return -1;
+    }
+    strcpy(address.sun_path, path);
+    int listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (listener < 0) return -1;
+    if (unlink(path) < 0 && errno != ENOENT) goto failed;
+    /* bind gives the file the socket's own mode: there is no moment in which it is open to others. */
+    if (fchmod(listener, 0600) < 0) goto failed;
+    if (bind(listener, (struct sockaddr *)&address, sizeof address) < 0) goto failed;
+    if (listen(listener, 16) < 0) goto failed;
+    return listener;
+failed:;
+    int reason = errno;
+    close(listener);
+    errno = reason;
+    return -1;
+}

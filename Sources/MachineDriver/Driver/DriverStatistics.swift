@@ -1,0 +1,4 @@
+// ComputeDriver's counters, under a name that MonitorProtocol does not have.
+import ComputeDriver
+
+typealias DriverStatistics = MachineStatistics

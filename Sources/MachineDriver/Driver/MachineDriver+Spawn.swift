@@ -1,0 +1,92 @@
+// Making a machine: images, directory, disks, config drive, then its start.
+package import ComputeDriver
+import Glibc
+
+extension MachineDriver {
+    package func spawn(_ request: SpawnRequest) async throws {
+        let plan = try MachinePlan(request, options: options)
+        // Refused before anything is made, not after a download.
+        for interface in request.interfaces { _ = try PlugPlan(interface) }
+        let uuid = plan.machine.uuid
+        try await locks.withLock(uuid) {
+            try await translatingErrors(while: "create instance \(uuid)") {
+                guard session(uuid) == nil else {
+                    throw DriverError(
+                        novaClass: "InstanceExists", tenantMessage: "Instance \(uuid) already exists on this host.", fault: .caller)
+                }
+                try await make(plan, fetch: request.fetchImage)
+                do {
+                    try await start(plan.machine, isPaused: request.startsPaused)
+                } catch {
+                    _ = try? await uncancelled { [self] in try await blocking { [self] in try directory(uuid).remove() } }
+                    throw error
+                }
+            }
+        }
+    }
+
+    /// The instance's directory, complete or not there.
+    private func make(_ plan: MachinePlan, fetch: @Sendable (String, CInt) async throws -> Int64) async throws {
+        let imageID = plan.imageID
+        let image = try await cache.open(imageID, fetch: fetch) { try Self.checkRaw($0, imageID: imageID) }
+        let kernel = try await cache.open(plan.kernelID, fetch: fetch) { _ in }
+        var ramdisk: Descriptor?
+        if let ramdiskID = plan.ramdiskID { ramdisk = try await cache.open(ramdiskID, fetch: fetch) { _ in } }
+        try Task.checkCancellation()
+        // The descriptors keep the data, whatever happens to the cache meanwhile.
+        try await blockingCancellably { [self, ramdisk] isCancelled in
+            let directory = directory(plan.machine.uuid)
+            // Without a monitor it is what an earlier build left.
+            try directory.remove()
+            let draft = try directory.prepare()
+            do {
+                try fill(draft, plan, image: image, kernel: kernel, ramdisk: ramdisk, isCancelled: isCancelled)
+                if isCancelled() { throw CancellationError() }
+                try directory.publish(draft)
+            } catch {
+                InstanceDirectory.discard(draft)
+                throw error
+            }
+        }
+    }
+
+    private func fill(
+        _ draft: InstanceDirectory, _ plan: MachinePlan, image: Descriptor, kernel: Descriptor, ramdisk: Descriptor?,
+        isCancelled: () -> Bool
+    ) throws {
+        let size = try Files.byteCount(of: image, named: "image \(plan.imageID)")
+        let byteCount = try MachinePlan.rootByteCount(image: size, flavor: plan.rootByteCount)
+        try DiskFiles.copy(
+            image, named: "image \(plan.imageID)", to: draft.file("disk"), byteCount: byteCount, isCancelled: isCancelled)
+        try copy(plan.kernelID, kernel, to: draft.kernel, isCancelled: isCancelled)
+        if let ramdisk, let id = plan.ramdiskID { try copy(id, ramdisk, to: draft.ramdisk, isCancelled: isCancelled) }
+        for disk in plan.emptyDisks { try DiskFiles.makeEmpty(draft.file(disk.file), byteCount: disk.byteCount) }
+        if let content = plan.configDrive {
+            let image = try ISO9660Image.build(content, volumeID: "config-2", secondsSinceEpoch: time(nil))
+            try Files.write(draft.file("disk.config"), image)
+        }
+        try draft.save(plan.machine)
+    }
+
+    /// A second name for the cache's file, where that is still the one that was opened.
+    private func copy(_ imageID: String, _ file: Descriptor, to path: String, isCancelled: () -> Bool) throws {
+        if unsafe link(cache.path(of: imageID), path) == 0 { return }
+        try DiskFiles.copy(file, named: "image \(imageID)", to: path, byteCount: 0, isCancelled: isCancelled)
+    }
+
+    /// The content must be what its record says: see ImageFormat.
+    private static func checkRaw(_ file: Descriptor, imageID: String) throws {
+        var head = [UInt8](repeating: 0, count: ImageFormat.headByteCount)
+        // SAFETY: the buffer is ours and as long as said.
+        let count = unsafe pread(file.rawValue, &head, head.count, 0)
+        guard count >= 0 else { throw HostFailure("read", "image \(imageID)") }
+        let format = ImageFormat.detect(Array(head.prefix(count)))
+        guard format == .raw else {
+            throw DriverError(
+                novaClass: "ImageUnacceptable",
+                tenantMessage:
+                    "Image \(imageID) is unacceptable: its content is \(format.rawValue), its disk format says raw.",
+                fault: .caller)
+        }
+    }
+}

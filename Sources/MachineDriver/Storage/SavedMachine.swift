@@ -1,0 +1,108 @@
+// machine.json: everything needed to start a machine again, without its descriptors.
+import ComputeDriver
+import JSON
+
+/// What a machine is made of, as its directory keeps it.
+struct SavedMachine: Sendable, Equatable {
+    static let version = 1
+
+    struct Disk: Sendable, Equatable {
+        var id: String
+        /// Name in the instance's directory.
+        var file: String
+        var isReadOnly: Bool
+    }
+    var uuid: String
+    var name: String
+    var memoryMiB: Int
+    var vcpus: Int
+    var sockets: Int
+    var cores: Int
+    var threads: Int
+    var commandLine: String
+    var hasRAMDisk: Bool
+    var hasEntropy: Bool
+    var disks: [Disk]
+    /// Queue pairs of each interface.
+    var queueCount: Int
+    var interfaces: [InterfaceRequest]
+
+    var json: JSONValue {
+        [
+            "version": .integer(Int64(Self.version)), "uuid": .string(uuid), "name": .string(name),
+            "memoryMiB": .integer(Int64(memoryMiB)), "vcpus": .integer(Int64(vcpus)), "sockets": .integer(Int64(sockets)),
+            "cores": .integer(Int64(cores)), "threads": .integer(Int64(threads)), "commandLine": .string(commandLine),
+            "hasRAMDisk": .bool(hasRAMDisk), "hasEntropy": .bool(hasEntropy), "queueCount": .integer(Int64(queueCount)),
+            "disks": .array(
+                disks.map { ["id": .string($0.id), "file": .string($0.file), "readOnly": .bool($0.isReadOnly)] }),
+            "interfaces": .array(interfaces.map(Self.json)),
+        ]
+    }
+
+    private static func json(_ interface: InterfaceRequest) -> JSONValue {
+        [
+            "portID": .string(interface.portID), "macAddress": .string(interface.macAddress), "type": .string(interface.type),
+            "bridge": interface.bridge.map { .string($0) } ?? .null, "deviceName": .string(interface.deviceName),
+            "mtu": interface.mtu.map { .integer(Int64($0)) } ?? .null, "details": .object(interface.details),
+        ]
+    }
+
+    /// Nil where the text is none of this version.
+    init?(json: JSONValue) {
+        guard json["version"]?.intValue == Self.version, let uuid = json["uuid"]?.stringValue,
+            let name = json["name"]?.stringValue, let memoryMiB = json["memoryMiB"]?.intValue,
+            let vcpus = json["vcpus"]?.intValue, let sockets = json["sockets"]?.intValue, let cores = json["cores"]?.intValue,
+            let threads = json["threads"]?.intValue, let commandLine = json["commandLine"]?.stringValue,
+            let hasRAMDisk = json["hasRAMDisk"]?.boolValue, let hasEntropy = json["hasEntropy"]?.boolValue,
+            let queueCount = json["queueCount"]?.intValue, let disks = json["disks"]?.arrayValue,
+            let interfaces = json["interfaces"]?.arrayValue
+        else { return nil }
+        self.uuid = uuid
+        self.name = name
+        self.memoryMiB = memoryMiB
+        self.vcpus = vcpus
+        self.sockets = sockets
+        self.cores = cores
+        self.threads = threads
+        self.commandLine = commandLine
+        self.hasRAMDisk = hasRAMDisk
+        self.hasEntropy = hasEntropy
+        self.queueCount = queueCount
+        self.disks = []
+        for disk in disks {
+            guard let id = disk["id"]?.stringValue, let file = disk["file"]?.stringValue, !file.contains("/"),
+                let isReadOnly = disk["readOnly"]?.boolValue
+            else { return nil }
+            self.disks.append(Disk(id: id, file: file, isReadOnly: isReadOnly))
+        }
+        self.interfaces = []
+        for interface in interfaces {
+            guard let portID = interface["portID"]?.stringValue, let macAddress = interface["macAddress"]?.stringValue,
+                let type = interface["type"]?.stringValue, let deviceName = interface["deviceName"]?.stringValue
+            else { return nil }
+            self.interfaces.append(
+                InterfaceRequest(
+                    portID: portID, macAddress: macAddress, type: type, bridge: interface["bridge"]?.stringValue,
+                    deviceName: deviceName, mtu: interface["mtu"]?.intValue, details: interface["details"]?.objectValue ?? [:]))
+        }
+    }
+
+    init(
+        uuid: String, name: String, memoryMiB: Int, vcpus: Int, sockets: Int, cores: Int, threads: Int, commandLine: String,
+        hasRAMDisk: Bool, hasEntropy: Bool, disks: [Disk], queueCount: Int, interfaces: [InterfaceRequest]
+    ) {
+        self.uuid = uuid
+        self.name = name
+        self.memoryMiB = memoryMiB
+        self.vcpus = vcpus
+        self.sockets = sockets
+        self.cores = cores
+        self.threads = threads
+        self.commandLine = commandLine
+        self.hasRAMDisk = hasRAMDisk
+        self.hasEntropy = hasEntropy
+        self.disks = disks
+        self.queueCount = queueCount
+        self.interfaces = interfaces
+    }
+}
