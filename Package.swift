@@ -109,7 +109,7 @@ let messagingTargets: [Target] = [
     module("NovaObjects", ["JSON"]),
     module("ServiceConfiguration", [log]),
     tests("AMQPTests", ["AMQP"]),
-    tests("OsloMessagingTests", ["OsloMessaging", "AMQP", "JSON"]),
+    tests("OsloMessagingTests", ["OsloMessaging", "AMQP", "JSON", log], resources: [.copy("Peers")]),
     tests("NovaObjectsTests", ["NovaObjects", "JSON"], resources: [.copy("Samples")]),
     tests("ServiceConfigurationTests", ["ServiceConfiguration"]),
 ]
