@@ -1,4 +1,5 @@
 // The host's clocks.
+import CLinux
 import Glibc
 
 package enum SystemClock {
@@ -14,5 +15,12 @@ package enum SystemClock {
         var time = timespec()
         _ = unsafe clock_gettime(CLOCK_REALTIME, &time)
         return Int64(time.tv_sec)
+    }
+
+    /// The same clock's seconds and microseconds.
+    package static var wallTime: (seconds: Int64, microseconds: Int) {
+        var time = timespec()
+        _ = unsafe clock_gettime(CLOCK_REALTIME, &time)
+        return (Int64(time.tv_sec), time.tv_nsec / 1000)
     }
 }

@@ -11,8 +11,11 @@
 #include <pthread.h>
 #include <signal.h>
 #include "blockthread.h"
+#include "rights.h"
+#include "signals.h"
 #include "tun.h"
 #include "uring.h"
+#include "vhost_net.h"
 
 /* Glibc's module map leaves memfd_create out. Returns the descriptor or -1 with errno. */
 int apus_memfd_create(const char *name);
