@@ -55,26 +55,11 @@ package struct CPUIDTable: Sendable, Equatable {
         }
     }
 
-    /// Bits of an APIC id that number `count` things.
-    package static func width(of count: Int) -> UInt32 {
-        count <= 1 ? 0 : UInt32(Int.bitWidth - (count - 1).leadingZeroBitCount)
-    }
-
-    /// The APIC id of vCPU `index`: thread, core and socket in bit fields of their own.
-    package static func apicID(of index: Int, topology: ProcessorTopology) -> UInt32 {
-        let threadWidth = width(of: topology.threads)
-        let coreWidth = width(of: topology.cores)
-        let thread = UInt32(index % topology.threads)
-        let core = UInt32(index / topology.threads % topology.cores)
-        let socket = UInt32(index / topology.threads / topology.cores)
-        return socket << (threadWidth + coreWidth) | core << threadWidth | thread
-    }
-
     /// The table of vCPU `index`.
     package func adjusted(forVCPU index: Int, topology: ProcessorTopology) -> CPUIDTable {
-        let apicID = Self.apicID(of: index, topology: topology)
-        let threadWidth = Self.width(of: topology.threads)
-        let packageWidth = threadWidth + Self.width(of: topology.cores)
+        let apicID = topology.apicID(of: index)
+        let threadWidth = ProcessorTopology.width(of: topology.threads)
+        let packageWidth = threadWidth + ProcessorTopology.width(of: topology.cores)
         let perPackage = UInt32(topology.cores * topology.threads)
         var table = CPUIDTable(leaves: leaves.filter { $0.function != 0xB && $0.function != 0x1F })
         for position in table.leaves.indices {
@@ -90,7 +75,7 @@ package struct CPUIDTable: Sendable, Equatable {
                 // Cache parameters: who shares it, how many cores in the package.
                 let level = leaf.eax >> 5 & 7
                 let sharing = level >= 3 ? (UInt32(1) << packageWidth) - 1 : (UInt32(1) << threadWidth) - 1
-                leaf.eax = leaf.eax & 0x0000_3FFF | min(sharing, 0xFFF) << 14 | min((UInt32(1) << Self.width(of: topology.cores)) - 1, 63) << 26
+                leaf.eax = leaf.eax & 0x0000_3FFF | min(sharing, 0xFFF) << 14 | min((UInt32(1) << ProcessorTopology.width(of: topology.cores)) - 1, 63) << 26
             case 0x8000_001D where leaf.eax & 0x1F != 0:
                 // AMD's cache parameters: the same, without the cores of the package.
                 let sharing = leaf.eax >> 5 & 7 >= 3 ? UInt32(1) << packageWidth : UInt32(topology.threads)

@@ -51,7 +51,7 @@ package final class KVMVirtualMachine: VirtualMachine {
     }
 
     package func makeVCPU(index: Int, topology: ProcessorTopology) throws(AcceleratorError) -> any VirtualCPU {
-        let apicID = CPUIDTable.apicID(of: index, topology: topology)
+        let apicID = topology.apicID(of: index)
         let number = ckvm_create_vcpu(descriptor.rawValue, CInt(apicID))
         guard number >= 0 else { throw kvmError("KVM_CREATE_VCPU", "vcpu \(index)") }
         return try KVMVCPU(

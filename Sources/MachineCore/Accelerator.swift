@@ -125,17 +125,3 @@ package protocol VirtualMachine: DoorbellRegistrar, MessageInterruptFactory {
     func saveState() throws(AcceleratorError) -> [UInt8]
     func restoreState(_ state: [UInt8]) throws(AcceleratorError)
 }
-
-/// Sockets × cores × threads of the guest.
-package struct ProcessorTopology: Sendable, Equatable {
-    package var sockets: Int
-    package var cores: Int
-    package var threads: Int
-    package var count: Int { sockets * cores * threads }
-
-    package init(sockets: Int, cores: Int, threads: Int) {
-        self.sockets = sockets
-        self.cores = cores
-        self.threads = threads
-    }
-}
