@@ -50,6 +50,8 @@ package protocol VirtIODevice: AnyObject, Sendable {
     func activate(_ session: VirtIOSession) throws(HostError)
     /// The driver rang, or may have: on the queue's loop.
     func service(queue index: Int)
+    /// Whether the loop waits for this queue's doorbell, asked after `activate`. False: somebody else (vhost) does.
+    func isServedHere(queue index: Int) -> Bool
     /// Takes no new chain from now on; requests in flight still finish through their rings. Returns at once.
     func stop()
     /// Whether nothing is in flight after `stop`.
@@ -60,6 +62,10 @@ package protocol VirtIODevice: AnyObject, Sendable {
     func reset()
     func save(into writer: inout StateWriter)
     func restore(from reader: inout StateReader) throws(DeviceStateError)
+}
+
+extension VirtIODevice {
+    package func isServedHere(queue index: Int) -> Bool { true }
 }
 
 /// Reads a little-endian field out of a configuration block; beyond its end, zero.

@@ -1,6 +1,7 @@
 // The virtio network device (virtio 1.2 §5.1): pairs of receive and transmit queues on a tap, and a control queue.
 //
 // Usage: VirtIONet(taps: [TapQueue], mac: six bytes, mtu: 1500, loops: ioLoops) into a VirtIOPCIFunction; one tap queue a pair.
+// With a VhostNet the kernel serves the one pair, where it can serve the driver; else it is served here.
 package import HostSystem
 package import MachineCore
 package import NetworkBackend
@@ -19,12 +20,14 @@ package final class VirtIONet: VirtIODevice {
     private let receivers: [ReceiveQueue]
     private let transmitters: [TransmitQueue]
     private let control = SynchronousQueue()
+    private let kernelPair: KernelQueuePair?
     private let state: Mutex<State>
 
     /// - Parameters:
     ///   - taps: one per queue pair, all of one tap; more than one needs IFF_MULTI_QUEUE.
     ///   - loops: at least one; pairs are spread over them.
-    package init(taps: [TapQueue], mac: [UInt8], mtu: UInt16, loops: [EventLoop]) throws(HostError) {
+    ///   - vhost: for a device with one pair; with more it is not used.
+    package init(taps: [TapQueue], mac: [UInt8], mtu: UInt16, loops: [EventLoop], vhost: VhostNet? = nil) throws(HostError) {
         guard mac.count == 6, !taps.isEmpty, !loops.isEmpty, taps.count == 1 || taps.allSatisfy(\.isMultiQueue) else {
             throw HostError(
                 "make network device on", subject: "\(taps.count) tap queues", errno: 22,
@@ -32,6 +35,7 @@ package final class VirtIONet: VirtIODevice {
         }
         self.taps = taps
         self.loops = loops
+        kernelPair = if let vhost, taps.count == 1 { KernelQueuePair(vhost, tap: taps[0]) } else { nil }
         var receivers: [ReceiveQueue] = []
         var transmitters: [TransmitQueue] = []
         for (index, tap) in taps.enumerated() {
@@ -88,6 +92,9 @@ package final class VirtIONet: VirtIODevice {
         try taps.first?.setOffloads(session.features.tapOffloads)
         try attach(pairs: Int(configuration.activePairs))
         let controlIndex = controlIndex(session.features)
+        if let kernelPair, try kernelPair.start(Array(session.queues.prefix(2)), features: session.features, memory: session.memory) {
+            return control.start(session.queues[controlIndex])
+        }
         for (pair, receiver) in receivers.enumerated() {
             let isControl = 2 * pair == controlIndex
             try receiver.start(
@@ -109,6 +116,12 @@ package final class VirtIONet: VirtIODevice {
             index & 1 == 0 ? receivers[index / 2].receive() : transmitters[index / 2].transmit()
         }
     }
+
+    /// The kernel's queues have their doorbells there; a loop that watched them too would wake for each.
+    package func isServedHere(queue index: Int) -> Bool { index > 1 || kernelPair?.isRunning != true }
+
+    /// Whether the kernel moves the frames.
+    package var usesKernel: Bool { kernelPair?.isRunning == true }
 
     private func serveControl() {
         control.serve { chain in
@@ -138,6 +151,7 @@ package final class VirtIONet: VirtIODevice {
     }
 
     package func stop() {
+        kernelPair?.stop()
         for receiver in receivers { receiver.stop() }
         for transmitter in transmitters { transmitter.queue.stop() }
         control.stop()
@@ -151,6 +165,7 @@ package final class VirtIONet: VirtIODevice {
             all.append(receiver.position)
             all.append(transmitter.queue.position)
         }
+        if let positions = kernelPair?.positions { all = positions }
         all.append(nil)
         let index = controlIndex(state.withLock { $0.features })
         if all.indices.contains(index) { all[index] = control.position }
@@ -158,6 +173,7 @@ package final class VirtIONet: VirtIODevice {
     }
 
     package func reset() {
+        kernelPair?.reset()
         for receiver in receivers { receiver.reset() }
         for transmitter in transmitters { transmitter.queue.reset() }
         control.reset()

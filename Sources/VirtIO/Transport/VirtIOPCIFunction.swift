@@ -297,7 +297,7 @@ package final class VirtIOPCIFunction: PCIFunction, BusDevice {
         try device.activate(session)
         var watched: [Int] = []
         do {
-            for index in queues.indices where queues[index] != nil {
+            for index in queues.indices where queues[index] != nil && device.isServedHere(queue: index) {
                 let device = device
                 try device.eventLoop(forQueue: index).add(links[index].kickDescriptor, for: .readable) { _ in
                     device.service(queue: index)
