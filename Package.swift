@@ -69,7 +69,7 @@ let monitorTargets: [Target] = [
         ]),
     program(
         "apus-vmm",
-        ["Machine", "KVM", "Firmware", "HostSystem", "NetworkBackend", "MachineConfiguration", "MonitorProtocol", "JSON"]),
+        ["Machine", "KVM", "Chipset", "HostSystem", "NetworkBackend", "MachineConfiguration", "MonitorProtocol"]),
     tests("HostSystemTests", ["HostSystem"]),
     tests("GuestMemoryTests", ["GuestMemory", "HostSystem"]),
     tests("MachineCoreTests", ["MachineCore", "HostSystem", "GuestMemory"]),
@@ -85,7 +85,7 @@ let monitorTargets: [Target] = [
         "MachineTests",
         [
             "Machine", "KVM", "MachineCore", "GuestMemory", "HostSystem", "MachineConfiguration", "MonitorProtocol",
-            "JSON", "Chipset", "PCI",
+            "JSON", "Chipset", "PCI", "NetworkBackend",
         ]),
 ]
 

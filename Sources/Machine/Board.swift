@@ -4,6 +4,7 @@ import DiskImage
 import Firmware
 package import GuestMemory
 package import HostSystem
+package import MachineConfiguration
 package import MachineCore
 import NetworkBackend
 import PCI
@@ -14,44 +15,60 @@ package final class Board: Sendable {
     package let memory: GuestMemory
     package let serial: SerialPort
     package let powerManagement: PowerManagement
+    let clock: CMOSClock
+    let keyboard: KeyboardController
     let ports: PortBus
     let addresses: MemoryBus
     let bus: PCIBus
+    /// In the order of the configuration.
+    let disks: [VirtIOBlock]
+    let networks: [VirtIONet]
+    let balloon: VirtIOBalloon?
     private let configurationPorts: PCIConfigurationPorts
     /// In the order their state is saved.
     package let savable: [any SavableDevice & Sendable]
 
+    /// Takes over the descriptors of disks and networks.
     package init(
-        _ description: MachineDescription, machine: any VirtualMachine, memory: GuestMemory, output: any SerialOutput, power: any PowerRequests,
+        _ configuration: GuestConfiguration, machine: any VirtualMachine, memory: GuestMemory, output: any SerialOutput, power: any PowerRequests,
         loop: EventLoop
     ) throws {
         self.memory = memory
-        let clock = HostClock()
+        let host = HostClock()
         serial = SerialPort(name: "uart@3f8", line: GSILine(machine, gsi: 4), output: output)
-        powerManagement = PowerManagement(clock: clock, sci: GSILine(machine, gsi: 9), power: power)
+        powerManagement = PowerManagement(clock: host, sci: GSILine(machine, gsi: 9), power: power)
+        clock = CMOSClock(clock: host, line: GSILine(machine, gsi: 8), timer: try LoopTimer(on: loop))
+        keyboard = KeyboardController(power: power, line: GSILine(machine, gsi: 1))
         bus = PCIBus()
         let bridge = HostBridge()
         try bus.attach(bridge, at: HostBridge.address)
         var functions: [VirtIOPCIFunction] = []
-        for (index, disk) in description.disks.enumerated() {
-            let image = try RawImage(owning: OwnedDescriptor(owning: disk.descriptor), named: disk.name, isReadOnly: disk.isReadOnly)
+        func add(_ device: any VirtIODevice, _ name: String) throws {
+            functions.append(try VirtIOPCIFunction(device, name: name, memory: memory, interrupts: machine, doorbells: machine))
+        }
+        var disks: [VirtIOBlock] = []
+        for (index, disk) in configuration.disks.enumerated() {
+            let image = try RawImage(owning: OwnedDescriptor(owning: CInt(disk.fd)), named: disk.id, isReadOnly: disk.readOnly)
             let device = try VirtIOBlock(
-                backend: image, serial: disk.name, queueCount: min(description.vcpuCount, 4), loops: [loop])
-            let function = try VirtIOPCIFunction(device, name: "virtio-blk-\(index)", memory: memory, interrupts: machine, doorbells: machine)
-            functions.append(function)
+                backend: image, serial: disk.serial ?? disk.id, queueCount: min(configuration.cpu.count, 4), loops: [loop])
+            try add(device, "virtio-blk-\(index)")
+            disks.append(device)
         }
-        for (index, network) in description.networks.enumerated() {
-            let tap = try TapQueue(owning: OwnedDescriptor(owning: network.tap), named: network.name)
-            let device = try VirtIONet(taps: [tap], mac: network.mac, mtu: 1500, loops: [loop])
-            functions.append(try VirtIOPCIFunction(device, name: "virtio-net-\(index)", memory: memory, interrupts: machine, doorbells: machine))
+        var networks: [VirtIONet] = []
+        for (index, network) in configuration.networks.enumerated() {
+            var taps: [TapQueue] = []
+            for number in network.fds { taps.append(try TapQueue(owning: OwnedDescriptor(owning: CInt(number)), named: network.id)) }
+            let vhost = try network.vhostFd.map { try VhostNet(owning: OwnedDescriptor(owning: CInt($0)), named: network.id) }
+            let device = try VirtIONet(
+                taps: taps, mac: network.mac.bytes, mtu: UInt16(clamping: network.mtu), loops: [loop], vhost: vhost)
+            try add(device, "virtio-net-\(index)")
+            networks.append(device)
         }
-        if description.hasEntropy {
-            functions.append(try VirtIOPCIFunction(VirtIOEntropy(loop: loop), name: "virtio-rng", memory: memory, interrupts: machine, doorbells: machine))
-        }
-        if description.hasBalloon {
-            functions.append(try VirtIOPCIFunction(VirtIOBalloon(loop: loop), name: "virtio-balloon", memory: memory, interrupts: machine, doorbells: machine))
-        }
-        // Slot 0 is the host bridge's; the others follow in the order of the description.
+        if configuration.rng { try add(VirtIOEntropy(loop: loop), "virtio-rng") }
+        let balloon = configuration.balloon ? VirtIOBalloon(loop: loop) : nil
+        if let balloon { try add(balloon, "virtio-balloon") }
+        (self.disks, self.networks, self.balloon) = (disks, networks, balloon)
+        // Slot 0 is the host bridge's; the others follow in the order of the configuration.
         for (index, function) in functions.enumerated() { try bus.attach(function, at: PCIAddress(device: UInt8(truncatingIfNeeded: index + 1))) }
         configurationPorts = PCIConfigurationPorts(bus)
         addresses = MemoryBus()
@@ -64,17 +81,19 @@ package final class Board: Sendable {
         ports.attach(ResetPort(.resetControl, power: power), at: 0xCF9, count: 1)
         ports.attach(configurationPorts, at: 0xCF8, count: 8)
         ports.attach(powerManagement, at: MemoryMap.pmBase, count: 0x40)
-        ports.attach(CMOSClock(clock: clock), at: 0x70, count: 2)
+        ports.attach(clock, at: 0x70, count: 2)
         ports.attach(ResetPort(.systemControl, power: power), at: 0x92, count: 1)
-        ports.attach(ResetPort(.keyboardController, power: power), at: 0x60, count: 5)
+        ports.attach(keyboard, at: 0x60, count: 5)
         self.ports = ports
-        savable = [serial, powerManagement, bridge, configurationPorts] as [any SavableDevice & Sendable] + functions
+        savable = [serial, powerManagement, clock, keyboard, bridge, configurationPorts] as [any SavableDevice & Sendable] + functions
     }
 
     /// Every device as after power on. vCPUs are parked.
     package func reset() {
         serial.reset()
         powerManagement.reset()
+        clock.reset()
+        keyboard.reset()
         configurationPorts.reset()
         bus.reset()
     }
@@ -93,7 +112,7 @@ package final class Board: Sendable {
         return writer.bytes
     }
 
-    /// Restores what `saveState` wrote into devices made from the same description.
+    /// Restores what `saveState` wrote into devices made from the same configuration.
     package func restoreState(_ state: [UInt8]) throws(DeviceStateError) {
         var reader = StateReader(section: "board", bytes: state)
         let count = try reader.read(UInt32.self)

@@ -3,6 +3,7 @@ package import Chipset
 import Firmware
 import GuestMemory
 package import HostSystem
+package import MachineConfiguration
 package import MachineCore
 import Synchronization
 
@@ -10,6 +11,7 @@ package final class GuestMachine: DrivenMachine, Sendable {
     /// Puts a program into guest memory and says how the boot processor starts. Called again at each reset.
     package typealias Loader = @Sendable (Board) throws -> BootRegisters
 
+    package let configuration: GuestConfiguration
     let machine: any VirtualMachine
     package let board: Board
     package let processors: Processors
@@ -21,19 +23,20 @@ package final class GuestMachine: DrivenMachine, Sendable {
     /// Devices that still had requests in flight when the machine was stopped.
     private let busyDevices = Mutex<[String]>([])
 
-    /// - Parameter loader: nil boots the description's kernel.
+    /// - Parameter loader: nil boots the configuration's kernel.
     package init(
-        _ description: MachineDescription, accelerator machine: any VirtualMachine, output: any SerialOutput, loop: EventLoop, loader: Loader? = nil
+        _ configuration: GuestConfiguration, accelerator machine: any VirtualMachine, output: any SerialOutput, loop: EventLoop, loader: Loader? = nil
     ) throws {
+        self.configuration = configuration
         self.machine = machine
-        load = loader ?? { try Self.loadKernel(of: description, on: $0) }
+        load = loader ?? { try Self.loadKernel(of: configuration, on: $0) }
         requests = try GuestRequests()
-        let memory = try GuestMemory(byteCount: description.memoryMiB << 20)
+        let memory = try GuestMemory(byteCount: UInt64(configuration.memoryMiB) << 20)
         try machine.map(memory)
-        board = try Board(description, machine: machine, memory: memory, output: output, power: requests, loop: loop)
-        let topology = ProcessorTopology(sockets: description.vcpuCount, cores: 1, threads: 1)
+        board = try Board(configuration, machine: machine, memory: memory, output: output, power: requests, loop: loop)
+        let topology = configuration.cpu.topology
         var vcpus: [any VirtualCPU] = []
-        for index in 0..<description.vcpuCount { vcpus.append(try machine.makeVCPU(index: index, topology: topology)) }
+        for index in 0..<topology.count { vcpus.append(try machine.makeVCPU(index: index, topology: topology)) }
         initialProcessorStates = try vcpus.map { try $0.saveState() }
         initialMachineState = try machine.saveState()
         processors = Processors(vcpus, handler: BoardExits(board, requests))
@@ -48,15 +51,17 @@ package final class GuestMachine: DrivenMachine, Sendable {
     }
 
     /// Tables, kernel, RAM disk.
-    private static func loadKernel(of description: MachineDescription, on board: Board) throws -> BootRegisters {
-        let high = max(description.memoryMiB << 20, MemoryMap.lowMemoryEnd) - MemoryMap.lowMemoryEnd + MemoryMap.fourGiB
-        let ids = (0..<description.vcpuCount).map { UInt32($0) }
-        let rsdp = try ACPITables.place(ACPIDescription(apicIDs: ids, hasSerialPort: true, highMemoryEnd: high), in: board.memory)
-        try SMBIOSTables.place(description.system, processors: description.vcpuCount, in: board.memory)
-        let kernel = try ImageFile(descriptor: description.kernel, named: "kernel")
+    private static func loadKernel(of configuration: GuestConfiguration, on board: Board) throws -> BootRegisters {
+        let high = max(board.memory.byteCount, MemoryMap.lowMemoryEnd) - MemoryMap.lowMemoryEnd + MemoryMap.fourGiB
+        let topology = configuration.cpu.topology
+        let tables = ACPIDescription(
+            apicIDs: (0..<topology.count).map(topology.apicID), hasSerialPort: true, highMemoryEnd: high, hasKeyboardController: true)
+        let rsdp = try ACPITables.place(tables, in: board.memory)
+        try SMBIOSTables.place(SystemInformation(configuration), processors: topology.count, in: board.memory)
+        let kernel = try ImageFile(descriptor: CInt(configuration.kernel), named: "kernel")
         var initrd: ImageFile?
-        if let descriptor = description.initrd { initrd = try ImageFile(descriptor: descriptor, named: "initrd") }
-        let source = BootSource(kernel: kernel, initrd: initrd, commandLine: description.commandLine, rsdp: rsdp)
+        if let descriptor = configuration.initrd { initrd = try ImageFile(descriptor: CInt(descriptor), named: "initrd") }
+        let source = BootSource(kernel: kernel, initrd: initrd, commandLine: configuration.commandLine, rsdp: rsdp)
         return try Firmware.loadKernel(source, into: board.memory)
     }
 
@@ -96,6 +101,20 @@ package final class GuestMachine: DrivenMachine, Sendable {
     var saveObstacle: String? {
         let busy = busyDevices.withLock { $0 }
         return busy.isEmpty ? nil : "requests in flight on \(busy.joined(separator: ", "))"
+    }
+}
+
+extension CPUConfiguration {
+    var topology: ProcessorTopology { ProcessorTopology(sockets: sockets, cores: cores, threads: threads) }
+}
+
+extension SystemInformation {
+    /// A server's UUID stands where nothing else is said: Nova's guests look for it in both places.
+    init(_ configuration: GuestConfiguration) {
+        let system = configuration.system
+        self.init(
+            manufacturer: system.manufacturer, product: system.product, version: system.version,
+            serial: system.serial ?? configuration.uuid.description, uuid: (system.uuid ?? configuration.uuid).bytes, family: system.family)
     }
 }
 

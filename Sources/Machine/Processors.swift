@@ -32,12 +32,18 @@ package final class Processors: Sendable {
     /// CLOCK_MONOTONIC when the first vCPU entered the guest, 0 before.
     private let firstEntry = Atomic<UInt64>(0)
     private let exitCount = Atomic<UInt64>(0)
+    /// The kernel's numbers of the threads, by vCPU; 0 before a thread runs.
+    private let numbers: Mutex<[CInt]>
 
     package init(_ vcpus: [any VirtualCPU], handler: any ExitHandler) {
         self.vcpus = vcpus
         self.handler = handler
         gate = Monitor(Gate(parkedCount: vcpus.count))
+        numbers = Mutex([CInt](repeating: 0, count: vcpus.count))
     }
+
+    /// By vCPU.
+    package var threadNumbers: [CInt] { numbers.withLock { $0 } }
 
     package var firstEntryNanoseconds: UInt64 { firstEntry.load(ordering: .relaxed) }
     /// Exits that this process handled, all vCPUs.
@@ -74,6 +80,7 @@ package final class Processors: Sendable {
     }
 
     private func serve(_ vcpu: any VirtualCPU) {
+        numbers.withLock { if $0.indices.contains(vcpu.index) { $0[vcpu.index] = ThreadNumber.current } }
         while true {
             let goesOn = gate.wait { gate -> Bool? in
                 if gate.isEnding { return false }
@@ -117,7 +124,7 @@ package final class Processors: Sendable {
                 switch kind {
                 case 1: return .guestShutdown
                 case 2: return .guestReset(way: "system event")
-                default: return .breakdown(vcpu: vcpu.index, reason: "the guest reported a crash (system event \(kind))")
+                default: return .guestCrash(reason: "the guest reported a crash (system event \(kind))")
                 }
             }
         }

@@ -8,10 +8,10 @@
 //                  │ │ └── guest resets itself ──────┘  │ │
 //                  │ ├── guest S5, or a reset where resets end the machine ──► shutdown
 //                  │ └── accelerator or monitor cannot go on ───────────────► internalError
-//   shutdown, internalError ── reset ──► paused   any ── quit ──► ended
+//   shutdown, internalError ── reset ──► paused   any ── quit, SIGTERM ──► ended
 //
 // The moves are decided here and nowhere else; StateDriver carries them out. While a reset is carried out no vCPU runs and the
-// state that is shown is the one it ends in.
+// state that is shown is the one it ends in. "States and threads" in this target's documentation has the table.
 package import MonitorProtocol
 
 /// What a machine is asked to do, by its operator or by its guest.
@@ -21,8 +21,12 @@ package enum MachineRequest: Sendable, Equatable {
     case pressPowerButton
     case reset
     case quit
+    /// A signal asks the process to end.
+    case terminate
     case guestReset(way: String)
     case guestShutdown
+    /// The guest says that it crashed.
+    case guestCrash(reason: String)
     case breakdown(vcpu: Int?, reason: String)
 }
 
@@ -42,6 +46,7 @@ package enum MachineNotice: Sendable, Equatable {
     case powerButtonPressed
     case reset(way: String, byGuest: Bool)
     case shutdown(reason: String, byGuest: Bool)
+    case guestPanicked(reason: String)
     case brokeDown(vcpu: Int?, reason: String)
 }
 
@@ -58,12 +63,14 @@ extension RunState {
     /// did is never refused, at most too late to matter.
     package func transition(for request: MachineRequest, resetsEndMachine: Bool) throws(RequestRefusal) -> Transition? {
         if self == .ended {
-            if case .quit = request { return nil }
+            if request == .quit || request == .terminate { return nil }
             throw RequestRefusal(state: self, reason: "nothing is left to do")
         }
         switch request {
-        case .quit:
-            return Transition(next: .ended, notice: self == .shutdown ? nil : .shutdown(reason: "host-qmp-quit", byGuest: false))
+        case .quit, .terminate:
+            // Reasons are QMP's. A guest that is off already does not go down a second time.
+            let reason = request == .quit ? "host-qmp-quit" : "host-signal"
+            return Transition(next: .ended, notice: self == .shutdown ? nil : .shutdown(reason: reason, byGuest: false))
         case .pause:
             guard self != .paused else { return nil }
             guard self == .running || self == .configured else { throw RequestRefusal(state: self, reason: "it does not run") }
@@ -85,6 +92,9 @@ extension RunState {
         case .guestShutdown:
             guard self == .running || self == .paused else { return nil }
             return Transition(next: .shutdown, notice: .shutdown(reason: "guest-shutdown", byGuest: true))
+        case .guestCrash(let reason):
+            guard self == .running || self == .paused else { return nil }
+            return Transition(next: .internalError, notice: .guestPanicked(reason: reason))
         case .breakdown(let vcpu, let reason):
             guard self != .internalError else { return nil }
             return Transition(next: .internalError, notice: .brokeDown(vcpu: vcpu, reason: reason))

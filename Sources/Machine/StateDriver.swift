@@ -43,7 +43,7 @@ package final class GuestRequests: Sendable {
 
     private static func isSameKind(_ first: MachineRequest, _ second: MachineRequest) -> Bool {
         switch (first, second) {
-        case (.guestReset, .guestReset), (.guestShutdown, .guestShutdown), (.breakdown, .breakdown): true
+        case (.guestReset, .guestReset), (.guestShutdown, .guestShutdown), (.breakdown, .breakdown), (.guestCrash, .guestCrash): true
         default: first == second
         }
     }
@@ -54,6 +54,8 @@ package final class StateDriver {
     package private(set) var state = RunState.configured
     /// Why the last breakdown happened, for status.
     package private(set) var breakdown: String?
+    /// Why the machine went off: the reason of the SHUTDOWN event.
+    package private(set) var shutdownReason: String?
     package let requests: GuestRequests
     private let machine: any DrivenMachine
     private let resetsEndMachine: Bool
@@ -84,12 +86,17 @@ package final class StateDriver {
 
     private func carryOut(_ request: MachineRequest) throws(RequestRefusal) {
         guard let transition = try state.transition(for: request, resetsEndMachine: resetsEndMachine) else { return }
-        if case .breakdown(let vcpu, let reason) = request { breakdown = vcpu.map { "vcpu \($0): \(reason)" } ?? reason }
+        switch request {
+        case .breakdown(let vcpu, let reason): breakdown = vcpu.map { "vcpu \($0): \(reason)" } ?? reason
+        case .guestCrash(let reason): breakdown = reason
+        default: break
+        }
         do {
             if transition.pressesPowerButton { machine.pressPowerButton() }
             if transition.resets || !transition.next.executes { try machine.setStopped() }
             if transition.resets {
                 breakdown = nil
+                shutdownReason = nil
                 try machine.resetStopped()
                 // What the guest asked for on its way down belongs to the guest that is gone.
                 _ = requests.takeAll()
@@ -100,6 +107,7 @@ package final class StateDriver {
         } catch {
             return fail("\(error)")
         }
+        if case .shutdown(let reason, _) = transition.notice { shutdownReason = reason }
         if let notice = transition.notice { observer(notice) }
     }
 

@@ -4,6 +4,13 @@
 package struct MachineUUID: Sendable, Hashable, CustomStringConvertible {
     package let bytes: [UInt8]
 
+    /// The nil UUID: nobody's.
+    package static let zero = MachineUUID(bytes: [UInt8](repeating: 0, count: 16))
+
+    private init(bytes: [UInt8]) {
+        self.bytes = bytes
+    }
+
     /// The canonical form with dashes, or 32 digits without.
     package init?(_ text: String) {
         let characters = Array(text.utf8)

@@ -35,6 +35,9 @@ package struct LineFramer: Sendable {
         bytes.append(contentsOf: more)
     }
 
+    /// Whether every byte was taken as part of a line.
+    package var isEmpty: Bool { start == bytes.count }
+
     /// The next line without its end (a carriage return before it goes too); nil: more is needed.
     package mutating func next() throws(LineTooLong) -> [UInt8]? {
         // Once over the bound `searched` stays there, and every later call says the same.

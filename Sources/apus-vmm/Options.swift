@@ -1,9 +1,8 @@
-// The command line. Every file may be given as a path, opened here before the guest exists, or as fd:N, a descriptor handed
-// over by whoever started this process.
-import Firmware
+// The command line. A service gives one descriptor with the whole configuration; by hand every file may be given as a path,
+// opened here before the guest exists, or as fd:N, a descriptor handed over by whoever started this process.
 import Glibc
 import HostSystem
-import Machine
+import MachineConfiguration
 import NetworkBackend
 
 struct UsageError: Error, CustomStringConvertible {
@@ -11,8 +10,9 @@ struct UsageError: Error, CustomStringConvertible {
 }
 
 struct Options {
-    var machine = MachineDescription()
-    var serial: CInt = -1
+    var machine: GuestConfiguration
+    /// Where the console is written: standard output, by hand; nil: what the configuration says.
+    var serial: CInt?
     var kvm = "/dev/kvm"
     var reportsStart = false
     var wantsHelp = false
@@ -20,6 +20,9 @@ struct Options {
     static let help = """
         apus-vmm: one virtual machine on KVM
 
+          --machine fd:N      the whole machine as JSON in descriptor N (MachineConfiguration); no other option but --report-start
+
+        By hand:
           --kernel FILE       bzImage or PVH ELF (required)
           --initrd FILE       initial RAM disk
           --cmdline TEXT      kernel command line (default: console=ttyS0)
@@ -30,71 +33,133 @@ struct Options {
           --rng               virtio-rng, fed from this host
           --balloon           virtio-balloon with statistics
           --serial WHERE      stdio (default) or a file, kept below 1 MiB
-          --uuid UUID         the machine's SMBIOS UUID
+          --console PATH      a socket to type at the serial port
+          --control PATH      a socket for commands (MonitorProtocol); the process then stays until `quit`
+          --paused            wait for `resume`
+          --name NAME         the machine's name
+          --uuid UUID         the machine's UUID
           --no-reboot         end where the guest asks for a reset
           --kvm FILE          the KVM device (default: /dev/kvm)
           --report-start      print the nanoseconds from exec to the first entry into the guest, at the end, on stderr
 
-        FILE may be fd:N, a descriptor this process inherited.
+        FILE may be fd:N, a descriptor this process inherited. SIGTERM pulls the plug.
         Exit status: 0 the guest shut down, 1 the host or the description is at fault, 2 wrong usage, 3 the guest broke down.
         """
 
+    private static func fail(_ text: String) -> UsageError { UsageError(description: text + "; see apus-vmm --help") }
+
     init(_ arguments: [String]) throws {
+        machine = GuestConfiguration(name: "guest", uuid: .zero, memoryMiB: 256, cpu: CPUConfiguration(count: 1), kernel: -1)
         var rest = arguments[...]
         var serial = "stdio"
-        func fail(_ text: String) -> UsageError { UsageError(description: text + "; see apus-vmm --help") }
+        var isByHand = false, wholeMachine: String?
         while let option = rest.popFirst() {
             func value() throws -> String {
-                guard let value = rest.popFirst() else { throw fail("\(option) needs a value") }
+                guard let value = rest.popFirst() else { throw Self.fail("\(option) needs a value") }
                 return value
             }
             switch option {
-            case "--help", "-h": wantsHelp = true
-            case "--kernel": machine.kernel = try Self.open(try value(), O_RDONLY, for: option)
-            case "--initrd": machine.initrd = try Self.open(try value(), O_RDONLY, for: option)
-            case "--cmdline": machine.commandLine = try value()
-            case "--memory":
-                let text = try value()
-                guard let mib = UInt64(text), (64...1_048_576).contains(mib) else { throw fail("--memory \(text): give MiB from 64 to 1048576") }
-                machine.memoryMiB = mib
-            case "--cpus":
-                let text = try value()
-                guard let count = Int(text), (1...64).contains(count) else { throw fail("--cpus \(text): give a number from 1 to 64") }
-                machine.vcpuCount = count
-            case "--disk":
-                var name = try value()
-                let isReadOnly = name.hasSuffix(",ro")
-                if isReadOnly { name.removeLast(3) }
-                guard machine.disks.count + machine.networks.count < 28 else { throw fail("--disk \(name): 28 disks and networks are the limit") }
-                let descriptor = try Self.open(name, isReadOnly ? O_RDONLY : O_RDWR, for: option)
-                machine.disks.append((descriptor: descriptor, name: "disk\(machine.disks.count)", isReadOnly: isReadOnly))
-            case "--net":
-                let text = try value()
-                let parts = text.split(separator: ",")
-                let mac = parts.count == 2 ? parts[1].split(separator: ":").compactMap { UInt8($0, radix: 16) } : []
-                guard mac.count == 6 else { throw fail("--net \(text): give a tap and a MAC address, for example tap0,fa:16:3e:00:00:01") }
-                guard machine.disks.count + machine.networks.count < 28 else { throw fail("--net \(text): 28 disks and networks are the limit") }
-                let name = String(parts[0])
-                let tap = name.hasPrefix("fd:") ? try Self.open(name, O_RDWR, for: option) : try openTap(named: name, isMultiQueue: false).release()
-                machine.networks.append((tap: tap, name: name, mac: mac))
-            case "--rng": machine.hasEntropy = true
-            case "--balloon": machine.hasBalloon = true
-            case "--serial": serial = try value()
-            case "--uuid":
-                let text = try value()
-                let digits = Array(text.utf8.filter { $0 != UInt8(ascii: "-") })
-                let bytes = stride(from: 0, to: digits.count - 1, by: 2).compactMap { UInt8(String(decoding: digits[$0...($0 + 1)], as: UTF8.self), radix: 16) }
-                guard digits.count == 32, bytes.count == 16 else { throw fail("--uuid \(text): not a UUID") }
-                machine.system.uuid = bytes
-            case "--no-reboot": machine.endsOnReset = true
-            case "--kvm": kvm = try value()
+            case "--help", "-h":
+                wantsHelp = true
+                return
+            case "--machine": wholeMachine = try value()
             case "--report-start": reportsStart = true
-            default: throw fail("\(option) is no option of this program")
+            case "--serial":
+                serial = try value()
+                isByHand = true
+            default:
+                isByHand = true
+                try read(option, value)
             }
         }
-        guard !wantsHelp else { return }
-        guard machine.kernel >= 0 else { throw fail("--kernel is missing") }
+        if let wholeMachine {
+            guard !isByHand else { throw Self.fail("--machine says all, another option was given too") }
+            machine = try Self.readMachine(wholeMachine)
+            return
+        }
+        guard machine.kernel >= 0 else { throw Self.fail("--kernel is missing") }
         self.serial = serial == "stdio" ? dup(1) : try Self.open(serial, O_RDWR | O_CREAT, for: "--serial")
+    }
+
+    private mutating func read(_ option: String, _ value: () throws -> String) throws {
+        switch option {
+        case "--kernel": machine.kernel = Int(try Self.open(try value(), O_RDONLY, for: option))
+        case "--initrd": machine.initrd = Int(try Self.open(try value(), O_RDONLY, for: option))
+        case "--cmdline": machine.commandLine = try value()
+        case "--memory":
+            let text = try value()
+            guard let mib = Int(text), (64...1_048_576).contains(mib) else { throw Self.fail("--memory \(text): give MiB from 64 to 1048576") }
+            machine.memoryMiB = mib
+        case "--cpus":
+            let text = try value()
+            guard let count = Int(text), (1...64).contains(count) else { throw Self.fail("--cpus \(text): give a number from 1 to 64") }
+            machine.cpu = CPUConfiguration(count: count)
+        case "--disk":
+            var name = try value()
+            let isReadOnly = name.hasSuffix(",ro")
+            if isReadOnly { name.removeLast(3) }
+            try checkDeviceCount(option, name)
+            let descriptor = try Self.open(name, isReadOnly ? O_RDONLY : O_RDWR, for: option)
+            machine.disks.append(DiskConfiguration(id: "disk\(machine.disks.count)", fd: Int(descriptor), readOnly: isReadOnly))
+        case "--net":
+            let text = try value()
+            let parts = text.split(separator: ",")
+            guard parts.count == 2, let mac = MACAddress(String(parts[1])) else {
+                throw Self.fail("--net \(text): give a tap and a MAC address, for example tap0,fa:16:3e:00:00:01")
+            }
+            try checkDeviceCount(option, text)
+            let name = String(parts[0])
+            let tap = name.hasPrefix("fd:") ? try Self.open(name, O_RDWR, for: option) : try openTap(named: name, isMultiQueue: false).release()
+            machine.networks.append(NetworkConfiguration(id: name, fds: [Int(tap)], mac: mac))
+        case "--rng": machine.rng = true
+        case "--balloon": machine.balloon = true
+        case "--console": machine.console.listen = Int(try listenOnUnixSocket(at: try value()).release())
+        case "--control": machine.control = Int(try listenOnUnixSocket(at: try value()).release())
+        case "--paused": machine.startPaused = true
+        case "--name": machine.name = try value()
+        case "--uuid":
+            let text = try value()
+            guard let uuid = MachineUUID(text) else { throw Self.fail("--uuid \(text): not a UUID") }
+            machine.uuid = uuid
+        case "--no-reboot": machine.onGuestReset = .shutdown
+        case "--kvm": kvm = try value()
+        default: throw Self.fail("\(option) is no option of this program")
+        }
+    }
+
+    private func checkDeviceCount(_ option: String, _ value: String) throws {
+        guard machine.disks.count + machine.networks.count < 28 else { throw Self.fail("\(option) \(value): 28 disks and networks are the limit") }
+    }
+
+    /// The JSON in a descriptor, and every descriptor that it names, made close-on-exec and known to be open.
+    private static func readMachine(_ name: String) throws -> GuestConfiguration {
+        guard name.hasPrefix("fd:") else { throw fail("--machine \(name): give fd:N") }
+        let number = try open(name, O_RDONLY, for: "--machine")
+        defer { _ = close(number) }
+        let limit = 1 << 20
+        var text = [UInt8](repeating: 0, count: limit + 1)
+        var count = 0
+        while count < text.count {
+            // A file from its start, wherever its maker left off writing; a pipe as it comes.
+            // SAFETY: fills the rest of the array and no more.
+            var got = unsafe text.withUnsafeMutableBytes { unsafe pread(number, $0.baseAddress.map { unsafe $0 + count }, $0.count - count, off_t(count)) }
+            if got < 0, errno == ESPIPE {
+                got = unsafe text.withUnsafeMutableBytes { unsafe Glibc.read(number, $0.baseAddress.map { unsafe $0 + count }, $0.count - count) }
+            }
+            if got < 0, errno == EINTR { continue }
+            guard got >= 0 else { throw HostError("read", subject: "the machine's configuration", errno: errno) }
+            if got == 0 { break }
+            count += got
+        }
+        let machine = try GuestConfiguration(parsing: Array(text.prefix(count)))
+        for (path, named) in machine.namedDescriptors {
+            // The text's own descriptor is closed here.
+            guard named != Int(number), fcntl(CInt(named), F_GETFD) >= 0 else {
+                throw ConfigurationError(path: path, reason: "descriptor \(named) is not open")
+            }
+            _ = fcntl(CInt(named), F_SETFD, FD_CLOEXEC)
+        }
+        return machine
     }
 
     /// A path opened now, or a descriptor that is open already.

@@ -1,8 +1,10 @@
 // apus-vmm: reads its options, opens what they name, builds the machine, and drives it until it ends.
+import Chipset
 import Glibc
 import HostSystem
 import KVM
 import Machine
+import MachineConfiguration
 import MonitorProtocol
 
 func complain(_ text: String) {
@@ -31,37 +33,44 @@ func run() -> CInt {
     }
 }
 
+/// The console as the options want it: a log, a socket, both or neither.
+func makeConsole(_ options: Options, on loop: EventLoop) throws -> (log: ConsoleOutput?, listener: ConsoleListener?) {
+    let console = options.machine.console
+    var log: ConsoleOutput?
+    if let number = options.serial ?? console.log.map({ CInt($0) }) {
+        log = try ConsoleOutput(owning: OwnedDescriptor(owning: number), limit: console.logLimitBytes, on: loop)
+        // A pipe that nobody reads would hold the guest up.
+        guard options.serial != nil || log?.isRegularFile == true else {
+            throw ConfigurationError(path: "console.log", reason: "not a regular file")
+        }
+    }
+    guard let number = console.listen else { return (log, nil) }
+    return (log, try ConsoleListener(listening: OwnedDescriptor(owning: CInt(number)), on: loop, log: log))
+}
+
 /// The life of the machine: this thread drives it, its vCPUs and its devices have theirs.
 func serve(_ options: Options) throws -> CInt {
+    let signals = try EndingSignals()
     let devices = try EventLoop()
-    let output = ConsoleOutput(owning: OwnedDescriptor(owning: options.serial))
-    let system = try KVMSystem(owning: OwnedDescriptor(owning: try Options.open(options.kvm, O_RDWR, for: "--kvm")))
+    let (log, listener) = try makeConsole(options, on: devices)
+    let kvm = try options.machine.kvm.map { CInt($0) } ?? Options.open(options.kvm, O_RDWR, for: "--kvm")
+    let system = try KVMSystem(owning: OwnedDescriptor(owning: kvm))
+    let output: any SerialOutput = if let listener { listener } else if let log { log } else { NoConsole() }
     let machine = try GuestMachine(options.machine, accelerator: try system.makeVirtualMachine(), output: output, loop: devices)
+    listener?.connect(to: machine.board.serial)
     let worker = try Thread(named: "io-0") {
         do { try devices.run() } catch { complain("\(error)") }
     }
-    let driver = StateDriver(machine, requests: machine.requests, resetsEndMachine: options.machine.endsOnReset) { notice in
-        if case .brokeDown(let vcpu, let reason) = notice {
-            complain(vcpu.map { "vcpu \($0): \(reason) (guest)" } ?? reason)
-        }
-    }
-    try driver.perform(.resume)
-    while driver.state.executes {
-        waitUntilReadable(machine.requests.descriptor)
-        driver.serveGuestRequests()
-    }
-    let last = driver.state
-    try driver.perform(.quit)
+    let monitor = try MachineMonitor(
+        machine, log: log, signals: signals, begin: begin, staysWhenOff: options.machine.control != nil, complain: complain)
+    monitor.perform(options.machine.startPaused ? .pause : .resume)
+    if let control = options.machine.control { try monitor.serve(listening: OwnedDescriptor(owning: CInt(control))) }
+    let last = try monitor.run()
     devices.stop()
     worker.join()
+    log?.flush()
     if options.reportsStart { report(machine) }
     return last == .internalError ? 3 : 0
-}
-
-func waitUntilReadable(_ descriptor: CInt) {
-    var wanted = pollfd(fd: descriptor, events: Int16(POLLIN), revents: 0)
-    // SAFETY: one structure, a local. An interrupted wait only means another look.
-    _ = unsafe poll(&wanted, 1, -1)
 }
 
 /// What the benchmark reads.

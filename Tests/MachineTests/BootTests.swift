@@ -10,8 +10,8 @@ private let reason: Comment = "needs a /dev/kvm with hardware semantics: `make k
 /// Guests on the monitor as it is shipped: a process with a command line, a console and an exit status.
 @Suite(.enabled(if: hasKVM, reason), .serialized)
 struct BootTests {
-    private func boot(_ words: String, _ options: String = "") throws -> (status: Int32, console: String) {
-        let monitor = try #require(setting("APUS_TEST_MONITOR")), kernel = try #require(setting("APUS_TEST_KERNEL"))
+    private func boot(_ words: String, _ options: String = "", kernel: String? = nil) throws -> (status: Int32, console: String) {
+        let monitor = try #require(setting("APUS_TEST_MONITOR")), kernel = try #require(kernel ?? setting("APUS_TEST_KERNEL"))
         let initrd = try #require(setting("APUS_TEST_INITRD"))
         let command = "timeout 120 '\(monitor)' --kernel '\(kernel)' --initrd '\(initrd)' --cmdline 'console=ttyS0 panic=-1 \(words)' \(options) 2>&1 </dev/null"
         let pipe = try #require(popen(command, "r"))
@@ -32,6 +32,20 @@ struct BootTests {
         let run = try boot("quiet apus.test=poweroff", "--cpus 2 --memory 512")
         #expect(run.console.contains("cpus 2 "), "\(run.console.suffix(2000))")
         #expect(run.status == 0)
+    }
+
+    @Test func memoryContinuesAboveTheHoleBelow4GiB() throws {
+        let run = try boot("quiet apus.test=poweroff", "--memory 3072")
+        #expect(run.status == 0, "\(run.console.suffix(2000))")
+        // All of it but what the kernel keeps for itself: more than fits below the hole.
+        let kibibytes = run.console.split(separator: "memory ").last.flatMap { Int($0.prefix { $0.isNumber }) }
+        #expect(kibibytes.map { $0 > 2816 << 10 && $0 < 3072 << 10 } == true, "\(run.console.suffix(500))")
+    }
+
+    @Test func elfKernelBootsByItsPVHEntry() throws {
+        let vmlinux = try #require(setting("APUS_TEST_VMLINUX"))
+        let run = try boot("quiet apus.test=poweroff", kernel: vmlinux)
+        #expect(run.console.contains("ready ") && run.status == 0, "\(run.console.suffix(2000))")
     }
 
     @Test func guestResetStartsItAgainAndNoRebootEndsIt() throws {

@@ -2,6 +2,7 @@ import Chipset
 import Glibc
 import GuestMemory
 import HostSystem
+import MachineConfiguration
 import MachineCore
 import MonitorProtocol
 import Synchronization
@@ -30,13 +31,10 @@ struct GuestMachineTests {
         try driver.perform(.resume)
     }
 
-    private static func make(_ accelerator: FakeAccelerator, _ output: CapturedOutput, _ loop: EventLoop, memoryMiB: UInt64 = 16) throws -> GuestMachine {
-        var description = MachineDescription()
-        description.memoryMiB = memoryMiB
-        description.vcpuCount = 2
-        description.hasEntropy = true
-        description.hasBalloon = true
-        return try GuestMachine(description, accelerator: accelerator, output: output, loop: loop) { _ in BootRegisters(mode: .real, rip: 0) }
+    private static func make(_ accelerator: FakeAccelerator, _ output: CapturedOutput, _ loop: EventLoop, memoryMiB: Int = 16) throws -> GuestMachine {
+        let configuration = GuestConfiguration(
+            name: "test", uuid: .zero, memoryMiB: memoryMiB, cpu: CPUConfiguration(count: 2), kernel: -1, rng: true, balloon: true)
+        return try GuestMachine(configuration, accelerator: accelerator, output: output, loop: loop) { _ in BootRegisters(mode: .real, rip: 0) }
     }
 
     private var vcpu: FakeVCPU { accelerator.vcpus.withLock { $0[0] } }

@@ -3,6 +3,7 @@ import GuestMemory
 import Glibc
 import HostSystem
 import KVM
+import MachineConfiguration
 import MachineCore
 import MonitorProtocol
 import Synchronization
@@ -22,13 +23,11 @@ private struct CodeGuest {
     let notices = Monitor<[MachineNotice]>([])
 
     init(_ code: [UInt8], mode: BootRegisters.Mode = .real, vcpus: Int = 1, data: [UInt64: [UInt8]] = [:]) throws {
-        var description = MachineDescription()
-        description.memoryMiB = 2
-        description.vcpuCount = vcpus
-        description.hasEntropy = true
+        let configuration = GuestConfiguration(
+            name: "test", uuid: .zero, memoryMiB: 2, cpu: CPUConfiguration(count: vcpus), kernel: -1, rng: true)
         let loop = try EventLoop()
         machine = try GuestMachine(
-            description, accelerator: try KVMSystem.open().makeVirtualMachine(), output: output, loop: loop
+            configuration, accelerator: try KVMSystem.open().makeVirtualMachine(), output: output, loop: loop
         ) { board in
             try board.memory.write(code, at: GuestAddress(Self.start))
             for (address, bytes) in data { try board.memory.write(bytes, at: GuestAddress(address)) }
