@@ -6,7 +6,8 @@ package import OpenStackHTTP
 package protocol NeutronAPI: Sendable {
     /// GET /v2.0/ports with these query items; the "ports" array.
     func ports(query: [(String, String)], as authorization: RequestAuthorization) async throws -> [JSONValue]
-    func port(_ id: String, as authorization: RequestAuthorization) async throws -> JSONValue
+    /// - Parameter fields: the members to answer with; all where there are none.
+    func port(_ id: String, fields: [String], as authorization: RequestAuthorization) async throws -> JSONValue
     /// POST; `port` is the content of "port", and so is the answer.
     func createPort(_ port: JSONValue, as authorization: RequestAuthorization) async throws -> JSONValue
     func updatePort(_ id: String, _ port: JSONValue, as authorization: RequestAuthorization) async throws -> JSONValue
@@ -18,6 +19,14 @@ package protocol NeutronAPI: Sendable {
     /// Floating IPs; an API without a router plugin (404) has none.
     func floatingIPs(query: [(String, String)], as authorization: RequestAuthorization) async throws -> [JSONValue]
     func securityGroups(query: [(String, String)], as authorization: RequestAuthorization) async throws -> [JSONValue]
+    /// The network Neutron made, or makes now, for a project that asked for none in particular; its id.
+    func autoAllocatedTopology(of projectID: String, as authorization: RequestAuthorization) async throws -> String
     /// Aliases of the extensions, cached for `extension_sync_interval`.
     func extensions(as authorization: RequestAuthorization) async throws -> Set<String>
+}
+
+extension NeutronAPI {
+    package func port(_ id: String, as authorization: RequestAuthorization) async throws -> JSONValue {
+        try await port(id, fields: [], as: authorization)
+    }
 }

@@ -21,8 +21,10 @@ package final class NeutronClient: NeutronAPI {
         try await list("ports", query, authorization)
     }
 
-    package func port(_ id: String, as authorization: RequestAuthorization) async throws -> JSONValue {
-        try await member("port", .GET, Self.path("ports", id), authorization)
+    package func port(
+        _ id: String, fields: [String], as authorization: RequestAuthorization
+    ) async throws -> JSONValue {
+        try await member("port", .GET, Self.path("ports", id), query: fields.map { ("fields", $0) }, authorization)
     }
 
     package func createPort(_ port: JSONValue, as authorization: RequestAuthorization) async throws -> JSONValue {
@@ -70,6 +72,18 @@ package final class NeutronClient: NeutronAPI {
         query: [(String, String)], as authorization: RequestAuthorization
     ) async throws -> [JSONValue] {
         try await list("security_groups", path: "security-groups", query, authorization)
+    }
+
+    package func autoAllocatedTopology(
+        of projectID: String, as authorization: RequestAuthorization
+    ) async throws -> String {
+        let answer = try await session.send(
+            ServiceRequest(
+                .GET, Self.path("auto-allocated-topology", projectID), authorization: authorization))
+        guard let id = try answer.json()["auto_allocated_topology"]?["id"]?.stringValue else {
+            throw answer.malformed("no auto_allocated_topology with an id")
+        }
+        return id
     }
 
     package func extensions(as authorization: RequestAuthorization) async throws -> Set<String> {
