@@ -148,7 +148,7 @@ let serviceTargets: [Target] = [
         [
             "Compute", "ComputeDriver", "NovaObjects", "OsloMessaging", "ServiceConfiguration", "OpenStackHTTP", "Keystone",
             "Placement", "Neutron", "Glance", "ServiceMetrics", "JSON", lifecycle, log,
-        ]),
+        ], resources: [.copy("Network/Exchanges")]),
     tests(
         "MachineDriverTests",
         [
