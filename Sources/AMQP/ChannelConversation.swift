@@ -164,7 +164,8 @@ struct ChannelConversation {
                 .report(
                     .delivery(
                         Delivery(
-                            consumerTag: consumerTag, deliveryTag: tag, isRedelivered: isRedelivered, exchange: exchange,
+                            consumerTag: consumerTag, deliveryTag: tag, isRedelivered: isRedelivered,
+                            exchange: exchange,
                             routingKey: routingKey, message: message, isOversized: isOversized)))
             ]
         case .returned(let code, let text, let exchange, let routingKey):

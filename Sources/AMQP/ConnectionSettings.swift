@@ -32,7 +32,9 @@ package struct BrokerAddress: Sendable, Equatable, CustomStringConvertible {
     package var password: String
     package var virtualHost: String
 
-    package init(host: String, port: Int = 5672, user: String = "guest", password: String = "guest", virtualHost: String = "/") {
+    package init(
+        host: String, port: Int = 5672, user: String = "guest", password: String = "guest", virtualHost: String = "/"
+    ) {
         self.host = host
         self.port = port
         self.user = user

@@ -1,10 +1,10 @@
+import Glibc
 // A connection to RabbitMQ. One thread owns the librabbitmq state: it connects, logs in, then waits for frames and for
 // commands. Callers put a command into a list, wake the thread and wait for a one-shot result with a deadline of their own, so a
 // thread that is stuck in the C library (a resolver, a full socket) never holds them. `abort` ends such a wait from outside.
 //
 //     connecting ──▶ open ──▶ closing ──▶ gone        every state can go to gone directly
 package import Logging
-import Glibc
 import Synchronization
 
 /// Makes connections over librabbitmq.
@@ -56,7 +56,8 @@ package final class RabbitConnection: AMQPConnection {
         logger: Logger
     ) throws(AMQPError) {
         guard let wakeUp = WakeUp() else {
-            throw AMQPError(.connectFailed, "connect to \(broker)", reason: "no event descriptor, errno \(errno) (host)")
+            throw AMQPError(
+                .connectFailed, "connect to \(broker)", reason: "no event descriptor, errno \(errno) (host)")
         }
         self.wakeUp = wakeUp
         self.broker = broker
@@ -69,7 +70,8 @@ package final class RabbitConnection: AMQPConnection {
         guard startConnectionThread({ self.runThread() }) else {
             throw AMQPError(.connectFailed, "connect to \(broker)", reason: "no thread (host)")
         }
-        let late = AMQPError(.timedOut, "connect to \(broker)", reason: "not logged in within \(settings.connectTimeout)")
+        let late = AMQPError(
+            .timedOut, "connect to \(broker)", reason: "not logged in within \(settings.connectTimeout)")
         do {
             try await opened.value(until: .now + settings.connectTimeout, or: late)
             try await request(.openChannel)
@@ -184,6 +186,7 @@ package final class RabbitConnection: AMQPConnection {
         } catch {
             end = error
         }
+        let wasOpen = shared.withLock { $0.isOpen }
         let reason = shared.withLock { shared in
             shared.isOpen = false
             shared.isBlocked = false
@@ -200,7 +203,8 @@ package final class RabbitConnection: AMQPConnection {
         }
         for effect in conversation.abandon(reason) { perform(effect) }
         gone.resolve(.success(()))
-        onEvent(.closed(reason))
+        // A connection that never was is told to the caller of `connect`, and to nobody else.
+        if wasOpen { onEvent(.closed(reason)) }
     }
 
     /// Unacknowledged data for longer than the heartbeat's time-out: the kernel ends the connection (as py-amqp asks it to).
@@ -306,7 +310,8 @@ package final class RabbitConnection: AMQPConnection {
                         .connectionLost, "keep connection to \(broker)",
                         reason: "the broker was silent for \(pulse.silenceLimit)")
                 }
-                let limit = closeDeadline.map { min($0 - now, pulse.nextCheck(after: now)) } ?? pulse.nextCheck(after: now)
+                let limit =
+                    closeDeadline.map { min($0 - now, pulse.nextCheck(after: now)) } ?? pulse.nextCheck(after: now)
                 let (isReadable, isSignalled) = wakeUp.wait(orReadable: link.descriptor, timeout: limit)
                 if isSignalled { wakeUp.clear() }
                 // Heartbeats are swallowed by librabbitmq: bytes are the sign of life.
@@ -342,7 +347,8 @@ package final class RabbitConnection: AMQPConnection {
             switch event {
             case .blocked(let reason):
                 shared.withLock { $0.isBlocked = true }
-                logger.warning("The broker blocks publishing", metadata: ["reason": "\(reason)", "broker": "\(broker)"])
+                logger.warning(
+                    "The broker blocks publishing", metadata: ["reason": "\(reason)", "broker": "\(broker)"])
             case .unblocked: shared.withLock { $0.isBlocked = false }
             case .delivery, .consumerCancelled, .closed: break
             }

@@ -41,6 +41,8 @@ final class MessageConsumer: Sendable {
     private let inputs: AsyncStream<Input>
     private let input: AsyncStream<Input>.Continuation
     private let connectedOnce = Mutex(OneShot<Void>())
+    /// The latest connection, also while its `.connected` is still on the way: the end of the loop must not forget it.
+    private let latest = Mutex<(any AMQPConnection)?>(nil)
 
     /// `atStop` runs on the connection before it closes for good.
     init(
@@ -102,11 +104,10 @@ final class MessageConsumer: Sendable {
             input.finish()
             group.cancelAll()
             disconnected(&state)
-            if let connection = state.connection, connection.isOpen {
-                await atStop(connection)
-                await connection.close()
-            }
+            if let connection = state.connection, connection.isOpen { await atStop(connection) }
         }
+        // Now that no attempt is under way any more.
+        await latest.withLock { $0 }?.close()
     }
 
     private struct State {
@@ -127,6 +128,7 @@ final class MessageConsumer: Sendable {
         group.addTask { [self] in
             do {
                 let connection = try await transport.connect { self.input.yield(.event(generation: generation, $0)) }
+                latest.withLock { $0 = connection }
                 do {
                     let prefetch = transport.options.prefetchCount
                     try await connection.setPrefetch(prefetch > 0 ? UInt16(clamping: prefetch) : Self.defaultPrefetch)

@@ -9,8 +9,8 @@
 // Run `transport.run()`, `client.run()` and `server.run()` side by side; stop them with `shutdown()` in the reverse order,
 // the transport last: the others send their last words through it. The notifier needs no loop of its own.
 package import AMQP
-package import Logging
 import Glibc
+package import Logging
 import Synchronization
 
 package final class RabbitTransport: Sendable {
@@ -119,7 +119,9 @@ extension RabbitOptions {
         var options = self
         for (key, value) in query {
             func integer() throws(TransportURLError) -> Int {
-                guard let number = Int(value), number >= 0 else { throw TransportURLError(reason: "\(key) is no number") }
+                guard let number = Int(value), number >= 0 else {
+                    throw TransportURLError(reason: "\(key) is no number")
+                }
                 return number
             }
             func flag() -> Bool { ["1", "true", "yes", "on"].contains(value.lowercased()) }

@@ -37,7 +37,8 @@ struct RequestHandler: Sendable {
             counters.drop(.malformedRequest)
             outcome = .failure(
                 RemoteFailure(
-                    className: "TypeError", module: "builtins", message: "a request needs a method and named arguments"))
+                    className: "TypeError", module: "builtins", message: "a request needs a method and named arguments")
+            )
         }
         guard let reply = request.reply else {
             if case .failure(let failure) = outcome {

@@ -51,7 +51,9 @@ package struct TransportURL: Sendable, Equatable {
         }
         var port: Substring = ""
         if address.hasPrefix("[") {
-            guard let end = address.firstIndex(of: "]") else { throw TransportURLError(reason: "no ] after an IPv6 address") }
+            guard let end = address.firstIndex(of: "]") else {
+                throw TransportURLError(reason: "no ] after an IPv6 address")
+            }
             broker.host = String(address[address.index(after: address.startIndex)..<end])
             let after = address[address.index(after: end)...]
             guard after.isEmpty || after.hasPrefix(":") else {

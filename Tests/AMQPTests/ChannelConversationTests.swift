@@ -84,7 +84,8 @@ import Testing
     }
 
     @Test(arguments: [
-        BrokerFrame.body([1]), .header(bodySize: 1, properties: AMQPMessage(body: [])), .tune(channelMax: 1, frameMax: 1, heartbeat: 1),
+        BrokerFrame.body([1]), .header(bodySize: 1, properties: AMQPMessage(body: [])),
+        .tune(channelMax: 1, frameMax: 1, heartbeat: 1),
         .done(method: MethodNumber.queueBindOK), .queueDeclared(QueueState(messageCount: 0, consumerCount: 0)),
     ])
     func aFrameOutOfPlaceEndsTheConnection(_ frame: BrokerFrame) {
@@ -99,8 +100,10 @@ import Testing
     @Test func channelCloseNamesTheRequestItAnswers() {
         var conversation = ChannelConversation(maximumBodyByteCount: 4)
         conversation.sent(.declareQueue(QueueDeclaration("compute")), OneShot())
-        guard case .endAfterChannelClose(let error)? = conversation.receive(
-            .channelClose(code: 406, text: "PRECONDITION_FAILED")).first
+        guard
+            case .endAfterChannelClose(let error)? = conversation.receive(
+                .channelClose(code: 406, text: "PRECONDITION_FAILED")
+            ).first
         else {
             Issue.record("the channel error was not seen")
             return

@@ -41,6 +41,12 @@ final class ChildProcess: Sendable {
 
     func signal(_ number: Int32) { kill(-pid, number) }
 
+    func waitForEnd() -> Int32 {
+        var status: Int32 = 0
+        waitpid(pid, &status, 0)
+        return status
+    }
+
     /// Ends the whole group and takes the child's status.
     func end() {
         kill(-pid, SIGKILL)
@@ -73,6 +79,7 @@ final class Broker: @unchecked Sendable {
 
     let directory: String
     let port: Int
+    let tlsPort: Int
     private let epmdPort: Int
     private let distributionPort: Int
     private let epmd: ChildProcess
@@ -81,17 +88,30 @@ final class Broker: @unchecked Sendable {
     init() throws {
         var template = Array("/tmp/apus-broker.XXXXXX".utf8CString)
         directory = String(cString: mkdtemp(&template))
-        (port, epmdPort, distributionPort) = (try Self.freePort(), try Self.freePort(), try Self.freePort())
+        (port, tlsPort) = (try Self.freePort(), try Self.freePort())
+        (epmdPort, distributionPort) = (try Self.freePort(), try Self.freePort())
         for name in ["mnesia", "log", "home"] {
             try FileManager.default.createDirectory(atPath: "\(directory)/\(name)", withIntermediateDirectories: true)
         }
         try """
         listeners.tcp.1 = 127.0.0.1:\(port)
+        listeners.ssl.1 = 127.0.0.1:\(tlsPort)
+        ssl_options.cacertfile = \(directory)/ca.pem
+        ssl_options.certfile = \(directory)/ca.pem
+        ssl_options.keyfile = \(directory)/key.pem
         log.file.level = warning
         """.write(toFile: "\(directory)/rabbitmq.conf", atomically: true, encoding: .utf8)
         try "[].".write(toFile: "\(directory)/enabled_plugins", atomically: true, encoding: .utf8)
+        // One certificate that signs itself is its own authority.
+        let openssl = try ChildProcess(
+            [
+                "/usr/bin/openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj",
+                "/CN=localhost", "-addext", "subjectAltName=DNS:localhost", "-keyout", "\(directory)/key.pem", "-out",
+                "\(directory)/ca.pem",
+            ], output: "\(directory)/openssl.log")
+        try #require(openssl.waitForEnd() == 0, "\(openssl.output)")
         let owner = getpwnam("rabbitmq").pointee
-        for name in ["", "/mnesia", "/log", "/home", "/rabbitmq.conf", "/enabled_plugins"] {
+        for name in ["", "/mnesia", "/log", "/home", "/rabbitmq.conf", "/enabled_plugins", "/key.pem"] {
             chown(directory + name, owner.pw_uid, owner.pw_gid)
         }
         epmd = try ChildProcess(
@@ -175,8 +195,10 @@ final class Broker: @unchecked Sendable {
 
     func control(_ arguments: String...) async throws {
         let child = try ChildProcess(
-            ["/usr/bin/setpriv", "--reuid", "rabbitmq", "--regid", "rabbitmq", "--clear-groups",
-             "/usr/lib/rabbitmq/bin/rabbitmqctl", "-q"] + arguments,
+            [
+                "/usr/bin/setpriv", "--reuid", "rabbitmq", "--regid", "rabbitmq", "--clear-groups",
+                "/usr/lib/rabbitmq/bin/rabbitmqctl", "-q",
+            ] + arguments,
             environment: Self.environment(directory, epmdPort, distributionPort),
             output: "\(directory)/control-\(UUID().uuidString).log")
         var status: Int32 = 0

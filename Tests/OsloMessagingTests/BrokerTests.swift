@@ -18,7 +18,8 @@ final class Node: Sendable {
     init(_ url: String, options: RabbitOptions = RabbitOptions(), connector: (any AMQPConnector)? = nil) throws {
         var logger = Logger(label: "test")
         logger.logLevel = .critical
-        let transport = try RabbitTransport(url: url, options: options, programName: "test", logger: logger, connector: connector)
+        let transport = try RabbitTransport(
+            url: url, options: options, programName: "test", logger: logger, connector: connector)
         self.transport = transport
         let client = RabbitRPCClient(transport)
         self.client = client
@@ -81,7 +82,8 @@ func testEndpoints(_ notes: Notes = Notes()) -> [any RPCEndpoint] {
 
 @Suite(
     .serialized,
-    .enabled(if: Broker.isAvailable, "needs root and Debian's rabbitmq-server: Tests/Lab/install rabbitmq-server"), .broker)
+    .enabled(if: Broker.isAvailable, "needs root and Debian's rabbitmq-server: Tests/Lab/install rabbitmq-server"),
+    .broker)
 struct BrokerTests {
     let broker: Broker
     private let context = RequestContext(entries: ["request_id": "req-7", "roles": ["member"], "is_admin": false])
@@ -138,7 +140,9 @@ struct BrokerTests {
         let node = try Node(broker.url)
         defer { node.stop() }
         let target = RPCTarget(topic: "peer", server: "python", version: "6.0")
-        func call(_ method: String, _ arguments: [String: JSONValue] = [:], monitor: Duration? = nil) async throws -> JSONValue {
+        func call(_ method: String, _ arguments: [String: JSONValue] = [:], monitor: Duration? = nil) async throws
+            -> JSONValue
+        {
             try await node.client.call(
                 target, method, arguments, context: context, timeout: .seconds(20), monitor: monitor)
         }
@@ -211,7 +215,9 @@ struct BrokerTests {
         _ = try await node.serve("limit", "h", [endpoint])
         let target = RPCTarget(topic: "limit", server: "h", version: "1.0")
         try await withThrowingTaskGroup(of: Void.self) { group in
-            for _ in 0..<72 { group.addTask { [context] in try await node.client.cast(target, "work", [:], context: context) } }
+            for _ in 0..<72 {
+                group.addTask { [context] in try await node.client.cast(target, "work", [:], context: context) }
+            }
             try await group.waitForAll()
         }
         _ = await eventually("64 run") { running.withLock { $0.now } == 64 }
@@ -406,7 +412,8 @@ struct BrokerTests {
         let target = RPCTarget(topic: "compute", server: "closed", version: "6.0")
         for round in 0..<3 {
             let answer = try await node.client.call(
-                target, "echo", ["value": .integer(Int64(round))], context: context, timeout: .seconds(20), monitor: nil)
+                target, "echo", ["value": .integer(Int64(round))], context: context, timeout: .seconds(20), monitor: nil
+            )
             #expect(answer == .integer(Int64(round)))
             let lost = node.counters.connectionsLost
             try await broker.control("close_all_connections", "test")
@@ -438,6 +445,47 @@ struct BrokerTests {
         #expect(!connection.isOpen)
         _ = await eventually("the end is told") {
             if case .closed(let error)? = events.withLock({ $0.last }) { error.code == .closed } else { false }
+        }
+    }
+
+    @Test(arguments: [
+        // The certificate is for "localhost" and signed by itself.
+        ("localhost", true, true, true), ("127.0.0.1", true, true, false), ("127.0.0.1", true, false, true),
+        ("127.0.0.1", false, true, true),
+    ])
+    func tlsVerifiesWhatItIsTold(
+        _ host: String, _ hasAuthority: Bool, _ verifiesHostName: Bool, _ isConnected: Bool
+    ) async throws {
+        var logger = Logger(label: "test")
+        logger.logLevel = .critical
+        let settings = ConnectionSettings(
+            tls: TLSSettings(
+                caFile: hasAuthority ? "\(broker.directory)/ca.pem" : nil, verifiesHostName: verifiesHostName),
+            connectionName: "tls")
+        do {
+            let connection = try await RabbitConnector(logger: logger).connect(
+                to: BrokerAddress(host: host, port: broker.tlsPort), settings: settings, onEvent: { _ in })
+            #expect(isConnected)
+            try await connection.selectConfirms()
+            _ = try await connection.declare(QueueDeclaration("tls", isAutoDeleted: true))
+            try await connection.publish(
+                AMQPMessage(body: [UInt8](repeating: 1, count: 1 << 20)),
+                to: PublishTarget(exchange: "", routingKey: "tls"))
+            await connection.close()
+        } catch let error as AMQPError {
+            #expect(!isConnected && error.code == .connectFailed, "\(error)")
+        }
+    }
+
+    @Test func aForeignAuthorityIsRefused() async throws {
+        var logger = Logger(label: "test")
+        logger.logLevel = .critical
+        let foreign = "/etc/ssl/certs/ca-certificates.crt"
+        guard FileManager.default.fileExists(atPath: foreign) else { return }
+        let settings = ConnectionSettings(tls: TLSSettings(caFile: foreign), connectionName: "tls")
+        await #expect(throws: AMQPError.self) {
+            try await RabbitConnector(logger: logger).connect(
+                to: BrokerAddress(host: "localhost", port: broker.tlsPort), settings: settings, onEvent: { _ in })
         }
     }
 
@@ -514,7 +562,8 @@ struct BrokerTests {
         // More than the socket takes: the library blocks in sending, the caller must not.
         await #expect(throws: AMQPError.self) {
             try await publisher.publish(
-                AMQPMessage(body: [UInt8](repeating: 1, count: 24 << 20)), to: PublishTarget(exchange: "", routingKey: "x"))
+                AMQPMessage(body: [UInt8](repeating: 1, count: 24 << 20)),
+                to: PublishTarget(exchange: "", routingKey: "x"))
         }
         #expect(ContinuousClock.now - start < .seconds(4))
         _ = await eventually(within: .seconds(6), "silence ends the other connection") { !listener.isOpen }
@@ -570,7 +619,8 @@ func malformedBodies() -> [[UInt8]] {
     bodies += messages.map { Envelope.encode($0) }
     bodies += [
         #"{"oslo.version": "9.0", "oslo.message": "{}"}"#, #"{"oslo.version": null, "oslo.message": "{}"}"#,
-        #"{"oslo.version": "2.0", "oslo.message": 5}"#, #"{"oslo.version": "2.0", "oslo.message": "[]"}"#, "[]", "1", "null",
+        #"{"oslo.version": "2.0", "oslo.message": 5}"#, #"{"oslo.version": "2.0", "oslo.message": "[]"}"#, "[]", "1",
+        "null",
         String(repeating: "[", count: 10_000), String(repeating: #"{"a":"#, count: 10_000), "\"", "\u{0}",
         #"{"oslo.version": "2.0", "oslo.message": "{\"method\""}"#,
     ].map { Array($0.utf8) }

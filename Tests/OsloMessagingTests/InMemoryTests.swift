@@ -52,7 +52,8 @@ import Testing
         let target = RPCTarget(topic: "compute", server: "h", version: "6.0")
         for round in 0..<3 {
             let answer = try await node.client.call(
-                target, "echo", ["value": .integer(Int64(round))], context: context, timeout: .seconds(10), monitor: nil)
+                target, "echo", ["value": .integer(Int64(round))], context: context, timeout: .seconds(10), monitor: nil
+            )
             #expect(answer == .integer(Int64(round)))
             broker.disconnectAll()
             _ = await eventually("consuming again") { node.counters.isConnected && node.counters.reconnects > round }

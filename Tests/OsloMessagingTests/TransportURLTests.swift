@@ -28,7 +28,8 @@ import Testing
     }
 
     @Test(arguments: [
-        "", "h:5672", "amqp://h", "rabbit://h:x/", "rabbit://h:0/", "rabbit://h:70000/", "rabbit://[::1/", "rabbit://u%zz@h/",
+        "", "h:5672", "amqp://h", "rabbit://h:x/", "rabbit://h:0/", "rabbit://h:70000/", "rabbit://[::1/",
+        "rabbit://u%zz@h/",
         "rabbit://u%@h/", "rabbit://%ff@h/", "rabbit://[::1]x/",
     ])
     func malformedURLsAreErrorsWithoutThePassword(_ text: String) {

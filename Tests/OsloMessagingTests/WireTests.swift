@@ -89,7 +89,9 @@ import Testing
 
     @Test func versionsAreCompatibleWithinAMajor() throws {
         let own = try #require(RPCVersion("6.1"))
-        for (text, isServed) in [("6.0", true), ("6.1", true), ("6.2", false), ("5.0", false), ("7.0", false), ("6", true)] {
+        for (text, isServed) in [
+            ("6.0", true), ("6.1", true), ("6.2", false), ("5.0", false), ("7.0", false), ("6", true),
+        ] {
             #expect(own.serves(try #require(RPCVersion(text))) == isServed)
         }
         for text in ["", "x", "6.x", "-1.0", "6..1", "99999999999999999999.0"] { #expect(RPCVersion(text) == nil) }
@@ -97,7 +99,8 @@ import Testing
 
     @Test func notificationTimeIsPythonsForm() {
         #expect(
-            NotificationTime.text(secondsSince1970: 1_795_384_196, microseconds: 405_074) == "2026-11-22 21:49:56.405074")
+            NotificationTime.text(secondsSince1970: 1_795_384_196, microseconds: 405_074)
+                == "2026-11-22 21:49:56.405074")
         #expect(NotificationTime.text(secondsSince1970: 951_782_400, microseconds: 0) == "2000-02-29 00:00:00.000000")
     }
 

@@ -30,7 +30,7 @@ def say(value):
 
 
 def transport(url, get=oslo_messaging.get_rpc_transport):
-    conf = cfg.ConfigOpts()
+    conf = cfg.CONF  # where oslo.messaging itself registers the options of its metrics
     conf([], project='peer')
     oslo_messaging.set_transport_defaults('nova')
     return get(conf, url=url, **({'allowed_remote_exmods': ['nova.exception']}
@@ -62,7 +62,7 @@ def client(url):
     """Calls our server on topic compute, server host-1."""
     t, _ = transport(url)
     target = oslo_messaging.Target(topic='compute', version='6.0')
-    rpc = oslo_messaging.RPCClient(t, target, serializer=Context())
+    rpc = oslo_messaging.get_rpc_client(t, target, serializer=Context())
     context = {'request_id': 'req-1', 'user_id': 'u', 'roles': ['member'], 'is_admin': True}
     one = rpc.prepare(server='host-1', timeout=20)
     value = {'text': 'größe \u2028 \U0001f600', 'nested': [1, 2.5, None, {'deep': True}], 'big': 2 ** 40}
@@ -74,7 +74,7 @@ def client(url):
     say(['unknown_method', outcome(lambda: one.call(context, 'no_such'))])
     say(['unknown_version', outcome(
         lambda: rpc.prepare(server='host-1', version='7.0', timeout=20).call(context, 'echo', value=1))])
-    say(['namespace', outcome(lambda: oslo_messaging.RPCClient(
+    say(['namespace', outcome(lambda: oslo_messaging.get_rpc_client(
         t, oslo_messaging.Target(topic='compute', namespace='baseapi', version='1.1')).prepare(
             server='host-1', timeout=20).call(context, 'ping', arg='a'))])
     slow = rpc.prepare(server='host-1', timeout=20, call_monitor_timeout=2)
