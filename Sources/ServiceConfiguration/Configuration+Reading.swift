@@ -9,6 +9,8 @@ package struct LoadedConfiguration: Sendable {
     package let notices: [String]
     /// Options this service does not know: Nova's other options, or spelling mistakes.
     package let unknownOptions: [String]
+    /// What the service obeys, defaults included, without secrets.
+    package let effective: [EffectiveOption]
 }
 
 /// Facts of the host that are the default of an option.
@@ -43,7 +45,7 @@ extension Configuration {
         guard reader.problems.isEmpty else { throw ConfigurationError(problems: reader.problems) }
         return LoadedConfiguration(
             configuration: configuration, files: files.paths, notices: reader.notices,
-            unknownOptions: reader.unknownOptions)
+            unknownOptions: reader.unknownOptions, effective: reader.effective)
     }
 
     init(reading reader: inout OptionReader) {
@@ -245,9 +247,16 @@ extension NotificationOptions {
 }
 
 extension ServiceClientOptions {
+    /// Options that `auth_section` moves elsewhere: in the section itself they are without effect, but not unknown.
+    private static let identityOptions = [
+        "auth_type", "auth_url", "username", "user_id", "password", "user_domain_name", "user_domain_id", "project_name",
+        "project_id", "project_domain_name", "project_domain_id", "default_domain_name", "default_domain_id",
+    ]
+
     /// `auth_section` names the section that the credentials are in instead.
     init(reading reader: inout OptionReader, group: String, serviceType: String) {
         let auth = reader.string(group, "auth_section").map(INIParser.normalizedGroup) ?? group
+        if auth != group { reader.recognize(group, Self.identityOptions) }
         authType = reader.string(auth, "auth_type", aliases: [OptionKey(group: auth, name: "auth_plugin")])
         authURL = reader.string(auth, "auth_url")
         username = reader.string(auth, "username", aliases: [OptionKey(group: auth, name: "user_name")])

@@ -9,6 +9,8 @@ struct OptionReader {
     /// One line for each deprecated name in use.
     private(set) var notices: [String] = []
     private var known: Set<OptionKey> = []
+    /// What was read, in the order of reading.
+    private(set) var effective: [EffectiveOption] = []
 
     init(store: OptionStore, presets: [OptionKey: String]) {
         self.store = store
@@ -22,19 +24,22 @@ struct OptionReader {
     // MARK: Types
 
     mutating func string(_ group: String, _ name: String, or preset: String, aliases: [OptionKey] = []) -> String {
-        string(group, name, aliases: aliases) ?? preset
+        string(group, name, aliases: aliases) ?? defaulted(group, name, preset)
     }
 
     mutating func string(_ group: String, _ name: String, aliases: [OptionKey] = []) -> String? {
         let key = OptionKey(group: group, name: name)
-        guard let raw = raw(key, aliases) else { return presets[key].map { expand($0, in: key, at: .preset, depth: 0) } }
-        return expand(raw.text, in: key, at: raw.origin, depth: 0)
+        guard let raw = raw(key, aliases) else {
+            guard let preset = presets[key] else { return nil }
+            return noted(key, expand(preset, in: key, at: .preset, depth: 0), .preset)
+        }
+        return noted(key, expand(raw.text, in: key, at: raw.origin, depth: 0), raw.origin)
     }
 
     mutating func choice(
         _ group: String, _ name: String, or preset: String, of choices: [String], aliases: [OptionKey] = []
     ) -> String {
-        guard let text = string(group, name, aliases: aliases) else { return preset }
+        guard let text = string(group, name, aliases: aliases) else { return defaulted(group, name, preset) }
         guard let choice = choices.first(where: { $0.lowercased() == text.lowercased() }) else {
             fail(group, name, "\"\(text)\" is none of \(choices.joined(separator: ", "))")
             return preset
@@ -46,7 +51,7 @@ struct OptionReader {
         _ group: String, _ name: String, or preset: Int, in range: ClosedRange<Int> = Int.min...Int.max,
         aliases: [OptionKey] = []
     ) -> Int {
-        guard let text = scalar(group, name, aliases) else { return preset }
+        guard let text = scalar(group, name, aliases) else { return defaulted(group, name, preset) }
         guard let value = Int(text) else {
             fail(group, name, "\"\(text)\" is not an integer")
             return preset
@@ -70,7 +75,7 @@ struct OptionReader {
     }
 
     mutating func flag(_ group: String, _ name: String, or preset: Bool, aliases: [OptionKey] = []) -> Bool {
-        guard let text = scalar(group, name, aliases) else { return preset }
+        guard let text = scalar(group, name, aliases) else { return defaulted(group, name, preset) }
         switch text.lowercased() {
         case "true", "1", "on", "yes": return true
         case "false", "0", "off", "no": return false
@@ -81,7 +86,10 @@ struct OptionReader {
     }
 
     mutating func list(_ group: String, _ name: String, or preset: [String] = [], aliases: [OptionKey] = []) -> [String] {
-        guard let text = string(group, name, aliases: aliases) else { return preset }
+        guard let text = string(group, name, aliases: aliases) else {
+            _ = defaulted(group, name, preset.joined(separator: ","))
+            return preset
+        }
         return Self.items(of: text)
     }
 
@@ -107,7 +115,7 @@ struct OptionReader {
             known.insert(candidate)
             found += store.values(of: candidate)
         }
-        return found.map { expand($0.text, in: key, at: $0.origin, depth: 0) }.filter { !$0.isEmpty }
+        return found.map { noted(key, expand($0.text, in: key, at: $0.origin, depth: 0), $0.origin) }.filter { !$0.isEmpty }
     }
 
     mutating func seconds(
@@ -121,6 +129,23 @@ struct OptionReader {
         let key = OptionKey(group: group, name: name)
         let origin = store.values(of: key).last?.origin ?? .preset
         problems.append("\(origin): \(key): \(reason)")
+    }
+
+    // MARK: Keeping account
+
+    /// Options that are ours and not read this time.
+    mutating func recognize(_ group: String, _ names: [String]) {
+        known.formUnion(names.map { OptionKey(group: group, name: $0) })
+    }
+
+    private mutating func noted(_ key: OptionKey, _ text: String, _ origin: OptionOrigin) -> String {
+        effective.append(EffectiveOption(group: key.group, name: key.name, text: text, origin: origin))
+        return text
+    }
+
+    private mutating func defaulted<Value>(_ group: String, _ name: String, _ value: Value) -> Value {
+        _ = noted(OptionKey(group: group, name: name), "\(value)", .preset)
+        return value
     }
 
     // MARK: Finding and expanding
