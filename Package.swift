@@ -91,6 +91,7 @@ let monitorTargets: [Target] = [
 
 let log: Target.Dependency = .product(name: "Logging", package: "swift-log")
 let lifecycle: Target.Dependency = .product(name: "ServiceLifecycle", package: "swift-service-lifecycle")
+let signals: Target.Dependency = .product(name: "UnixSignals", package: "swift-service-lifecycle")
 let http: Target.Dependency = .product(name: "AsyncHTTPClient", package: "async-http-client")
 let arguments: Target.Dependency = .product(name: "ArgumentParser", package: "swift-argument-parser")
 let crypto: Target.Dependency = .product(name: "Crypto", package: "swift-crypto")
@@ -138,9 +139,10 @@ let serviceTargets: [Target] = [
         [
             "Compute", "MachineDriver", "ComputeDriver", "NovaObjects", "OsloMessaging", "AMQP",
             "ServiceConfiguration", "OpenStackHTTP", "Keystone", "Placement", "Neutron", "Glance", "ServiceMetrics",
-            "JSON", arguments, lifecycle, log, http,
-        ]),
-    program("apusctl", ["Compute", "MonitorProtocol", "MachineConfiguration", "JSON", arguments]),
+            "JSON", arguments, lifecycle, signals, log,
+        ] + nio),
+    program(
+        "apusctl", ["Compute", "MonitorProtocol", "MachineConfiguration", "ServiceConfiguration", "JSON", arguments] + nio),
     tests(
         "OpenStackHTTPTests", ["OpenStackHTTP", "Keystone", "Placement", "Neutron", "Glance", "JSON"] + nio),
     tests(

@@ -3,7 +3,10 @@
 package import Logging
 package import ServiceLifecycle
 
-package struct ComputeHost: Service {
+package struct ComputeHost: Service, CustomStringConvertible {
+    /// For the log of starts and ends.
+    package var description: String { "this host" }
+
     private let startup: HostStartup
     private let health: HostHealth
     private let parts: @Sendable () -> [any Service]

@@ -63,6 +63,7 @@ package struct HostStartup: Sendable {
             try Task.checkCancellation()
             await instances.initInstance(instance, context: context)
         }
+        parts.health.waitsFor = "Placement, for builds that were interrupted"
         if let node { await failInterruptedBuilds(node, known: Set(found.map(\.uuid)), context) }
         if !found.isEmpty { await parts.news.updated(found, context: context) }
 
