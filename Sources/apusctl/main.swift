@@ -1,5 +1,0 @@
-// The program's place in the package. The service is not written yet: README.md says what works.
-import Foundation
-
-FileHandle.standardError.write(Data("apusctl: not implemented yet; see \"What works\" in README.md\n".utf8))
-exit(1)
