@@ -37,7 +37,7 @@ extension ComputeManager {
             return (instance, outcome)
         }
         instance = left
-        if let outcome { throw outcome }
+        if let outcome { throw HandledFailure(exception: outcome) }
     }
 
     private func begin(_ instance: inout Instance, _ build: Build) async throws {

@@ -16,6 +16,11 @@ func shielded<Result: Sendable>(_ body: @escaping @Sendable () async -> Result) 
     await Task { await body() }.value
 }
 
+/// A failure that the operation has dealt with: the action's event tells of it, the other wrappers have nothing to do.
+struct HandledFailure: Error {
+    let exception: NovaException
+}
+
 extension ComputeManager {
     /// Carries `body` out within the wrappers of `operation`. What it throws is a `NovaException`, recorded and logged.
     func wrapped(
@@ -31,6 +36,14 @@ extension ComputeManager {
             if operation.wrappers.contains(.actionEvent) { await finishEvent(operation, instance, nil) }
             metrics.finished(operation.name, outcome: "success", after: .now - start)
             return result
+        } catch let handled as HandledFailure {
+            operation.logger.error("\(operation.name) failed", metadata: ["error": "\(handled.exception)"])
+            let left = instance
+            if operation.wrappers.contains(.actionEvent) {
+                await shielded { await self.finishEvent(operation, left, handled.exception) }
+            }
+            metrics.finished(operation.name, outcome: "failure", after: .now - start)
+            throw handled.exception
         } catch {
             let exception = NovaException(error)
             let left = instance

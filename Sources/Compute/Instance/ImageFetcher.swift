@@ -10,15 +10,25 @@ struct ImageFetcher: Sendable {
     /// The image of the request, in Nova's form.
     let image: JSONValue
     let authorization: RequestAuthorization
+    /// So that the image service's log can be matched with ours.
+    let requestID: String?
 
     init(glance: any GlanceAPI, image: JSONValue, context: RequestContext) {
         self.glance = glance
         self.image = image
         authorization = context.authToken.map { .user(token: $0) } ?? .service
+        let global = context.entries["global_request_id"]?.stringValue
+        requestID = global ?? (context.requestID.isEmpty ? nil : context.requestID)
     }
 
     /// Writes the data of image `id` to `descriptor`; its errors are Nova's.
     func fetch(_ id: String, to descriptor: CInt) async throws -> Int64 {
+        try await OutgoingRequest.$globalID.withValue(requestID) {
+            try await fetchAsUserOrService(id, to: descriptor)
+        }
+    }
+
+    private func fetchAsUserOrService(_ id: String, to descriptor: CInt) async throws -> Int64 {
         do {
             return try await fetch(id, to: descriptor, as: authorization)
         } catch let fault as ServiceFault where fault.isExpiredToken && authorization != .service {

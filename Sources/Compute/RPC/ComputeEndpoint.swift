@@ -32,21 +32,27 @@ package struct ComputeEndpoint: RPCEndpoint {
     }
 
     package func dispatch(_ request: RPCRequest) async throws -> JSONValue {
-        manager.services.metrics.rpcReceived.increment(request.method)
+        let metrics = manager.services.metrics
+        metrics.rpcReceived.increment(request.method)
         do {
-            guard let method = RPCMethodTable.byName[request.method] else {
-                throw NovaException.notImplemented(request.method)
-            }
-            let arguments = try ArgumentReader(upgraded(request), of: method)
-            guard method.isCarriedOut else {
-                return try await manager.requestRefusal(method, arguments, context: request.context)
-            }
-            return try await manager.carryOut(method, arguments, request)
-        } catch let failure as RemoteFailure {
-            throw failure
+            let answer = try await answer(request)
+            if request.isCall { metrics.rpcReplied.increment(request.method, "success") }
+            return answer
         } catch {
-            throw NovaException(error).failure
+            if request.isCall { metrics.rpcReplied.increment(request.method, "failure") }
+            throw (error as? RemoteFailure) ?? NovaException(error).failure
         }
+    }
+
+    private func answer(_ request: RPCRequest) async throws -> JSONValue {
+        guard let method = RPCMethodTable.byName[request.method] else {
+            throw NovaException.notImplemented(request.method)
+        }
+        let arguments = try ArgumentReader(upgraded(request), of: method)
+        guard method.isCarriedOut else {
+            return try await manager.requestRefusal(method, arguments, context: request.context)
+        }
+        return try await manager.carryOut(method, arguments, request)
     }
 
     /// 5.x calls a flavor "instance_type"; what else differs is optional here.
