@@ -155,7 +155,7 @@ let serviceTargets: [Target] = [
         "MachineDriverTests",
         [
             "MachineDriver", "ComputeDriver", "NovaObjects", "MonitorProtocol", "MachineConfiguration", "JSON", "CServiceHost", log,
-        ] + nio),
+        ] + nio, resources: [.copy("Fixtures/fake-monitor")]),
     tests("ServiceMetricsTests", ["ServiceMetrics"] + nio),
 ]
 

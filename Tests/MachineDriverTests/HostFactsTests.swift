@@ -1,3 +1,5 @@
+import ComputeDriver
+import JSON
 import Testing
 
 @testable import MachineDriver

@@ -64,6 +64,14 @@ package final class MachineDriver: ComputeDriver {
         do { return try await body() } catch { throw DriverError.translated(error, while: task) }
     }
 
+    /// Forgets the monitors that run, as a service that ends does; they run on.
+    func abandonSessions() {
+        for session in sessions.withLock({ sessions in
+            defer { sessions = [:] }
+            return Array(sessions.values)
+        }) { session.abandon() }
+    }
+
     // MARK: News of machines
 
     /// Called on the watch's thread, or on an event loop for news without file work.

@@ -38,6 +38,8 @@ final class MonitorSession: Sendable {
         var isEndAsked = false
         var end: MachineRun.End?
         var isGone = false
+        /// Nobody here wants to know any more.
+        var isAbandoned = false
     }
     private let state: Mutex<State>
 
@@ -72,15 +74,15 @@ final class MonitorSession: Sendable {
     }
 
     private func processEnded(_ status: CInt?) {
-        let (end, isAsked, connection) = state.withLock { state in
+        let (end, isAsked, isAbandoned, connection) = state.withLock { state in
             state.isGone = true
             state.runState = .ended
             let end = state.end ?? (state.isEndAsked ? .shutdown : .crashed)
             state.end = end
-            return (end, state.isEndAsked, state.connection)
+            return (end, state.isEndAsked, state.isAbandoned, state.connection)
         }
         connection?.close()
-        report(self, .ended(end, isAsked: isAsked, status: status))
+        if !isAbandoned { report(self, .ended(end, isAsked: isAsked, status: status)) }
         endedPromise.succeed(end)
     }
 
@@ -100,11 +102,11 @@ final class MonitorSession: Sendable {
     }
 
     private func connectionClosed() {
-        let isGone = state.withLock { state in
+        let isOver = state.withLock { state in
             state.connection = nil
-            return state.isGone
+            return state.isGone || state.isAbandoned
         }
-        if !isGone { reconnectLater() }
+        if !isOver { reconnectLater() }
     }
 
     func reconnectLater() {
@@ -163,6 +165,15 @@ final class MonitorSession: Sendable {
         let process = process
         let expiry = eventLoop.scheduleTask(in: quitTimeout.timeAmount) { process.kill() }
         ended.whenComplete { _ in expiry.cancel() }
+    }
+
+    /// Ends the connection for good and leaves the machine alone.
+    func abandon() {
+        let connection = state.withLock { state in
+            state.isAbandoned = true
+            return state.connection
+        }
+        connection?.close()
     }
 
     // MARK: Commands

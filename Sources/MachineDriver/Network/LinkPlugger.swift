@@ -15,7 +15,7 @@ struct LinkPlugger: Sendable {
         do {
             return try make(plan, interface, instanceUUID: instanceUUID, queueCount: queueCount)
         } catch {
-            if case .switch = plan.attachment { try? unplug(interface) }
+            try? unplug(interface)
             throw DriverError(
                 novaClass: "VirtualInterfacePlugException",
                 tenantMessage: "Could not connect port \(interface.portID) on the compute host.",
