@@ -66,11 +66,19 @@ extension KVMVCPU {
 
     private func readMSRs() throws(AcceleratorError) -> [kvm_msr_entry] {
         var found: [kvm_msr_entry] = []
-        for number in stateMSRs {
+        var rest = stateMSRs.map { number in
             var entry = kvm_msr_entry()
             entry.index = number
-            // One at a time: the host's list names MSRs that this guest's CPUID does not give it.
-            if unsafe ckvm_get_msrs(descriptor.rawValue, &entry, 1) == 1 { found.append(entry) }
+            return entry
+        }
+        // KVM stops at the first it cannot read: the host's list names MSRs that this guest's CPUID does not give it. That one
+        // is left out.
+        while !rest.isEmpty {
+            // SAFETY: the shim reads and fills `count` entries.
+            let count = unsafe ckvm_get_msrs(descriptor.rawValue, &rest, CInt(rest.count))
+            guard count >= 0 else { throw kvmError("KVM_GET_MSRS", "vcpu \(index)") }
+            found += rest.prefix(Int(count))
+            rest.removeFirst(min(Int(count) + 1, rest.count))
         }
         return found
     }
