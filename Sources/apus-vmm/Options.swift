@@ -49,7 +49,8 @@ struct Options {
     private static func fail(_ text: String) -> UsageError { UsageError(description: text + "; see apus-vmm --help") }
 
     init(_ arguments: [String]) throws {
-        machine = GuestConfiguration(name: "guest", uuid: .zero, memoryMiB: 256, cpu: CPUConfiguration(count: 1), kernel: -1)
+        machine = GuestConfiguration(
+            name: "guest", uuid: .zero, memoryMiB: 256, cpu: CPUConfiguration(count: 1), kernel: -1)
         var rest = arguments[...]
         var serial = "stdio"
         var isByHand = false, wholeMachine: String?
@@ -88,11 +89,15 @@ struct Options {
         case "--cmdline": machine.commandLine = try value()
         case "--memory":
             let text = try value()
-            guard let mib = Int(text), (64...1_048_576).contains(mib) else { throw Self.fail("--memory \(text): give MiB from 64 to 1048576") }
+            guard let mib = Int(text), (64...1_048_576).contains(mib) else {
+                throw Self.fail("--memory \(text): give MiB from 64 to 1048576")
+            }
             machine.memoryMiB = mib
         case "--cpus":
             let text = try value()
-            guard let count = Int(text), (1...64).contains(count) else { throw Self.fail("--cpus \(text): give a number from 1 to 64") }
+            guard let count = Int(text), (1...64).contains(count) else {
+                throw Self.fail("--cpus \(text): give a number from 1 to 64")
+            }
             machine.cpu = CPUConfiguration(count: count)
         case "--disk":
             var name = try value()
@@ -100,7 +105,8 @@ struct Options {
             if isReadOnly { name.removeLast(3) }
             try checkDeviceCount(option, name)
             let descriptor = try Self.open(name, isReadOnly ? O_RDONLY : O_RDWR, for: option)
-            machine.disks.append(DiskConfiguration(id: "disk\(machine.disks.count)", fd: Int(descriptor), readOnly: isReadOnly))
+            machine.disks.append(
+                DiskConfiguration(id: "disk\(machine.disks.count)", fd: Int(descriptor), readOnly: isReadOnly))
         case "--net":
             let text = try value()
             let parts = text.split(separator: ",")
@@ -109,7 +115,9 @@ struct Options {
             }
             try checkDeviceCount(option, text)
             let name = String(parts[0])
-            let tap = name.hasPrefix("fd:") ? try Self.open(name, O_RDWR, for: option) : try openTap(named: name, isMultiQueue: false).release()
+            let tap =
+                name.hasPrefix("fd:")
+                ? try Self.open(name, O_RDWR, for: option) : try openTap(named: name, isMultiQueue: false).release()
             machine.networks.append(NetworkConfiguration(id: name, fds: [Int(tap)], mac: mac))
         case "--rng": machine.rng = true
         case "--balloon": machine.balloon = true
@@ -128,7 +136,9 @@ struct Options {
     }
 
     private func checkDeviceCount(_ option: String, _ value: String) throws {
-        guard machine.disks.count + machine.networks.count < 28 else { throw Self.fail("\(option) \(value): 28 disks and networks are the limit") }
+        guard machine.disks.count + machine.networks.count < 28 else {
+            throw Self.fail("\(option) \(value): 28 disks and networks are the limit")
+        }
     }
 
     /// The JSON in a descriptor, and every descriptor that it names, made close-on-exec and known to be open.
@@ -142,9 +152,13 @@ struct Options {
         while count < text.count {
             // A file from its start, wherever its maker left off writing; a pipe as it comes.
             // SAFETY: fills the rest of the array and no more.
-            var got = unsafe text.withUnsafeMutableBytes { unsafe pread(number, $0.baseAddress.map { unsafe $0 + count }, $0.count - count, off_t(count)) }
+            var got = unsafe text.withUnsafeMutableBytes {
+                unsafe pread(number, $0.baseAddress.map { unsafe $0 + count }, $0.count - count, off_t(count))
+            }
             if got < 0, errno == ESPIPE {
-                got = unsafe text.withUnsafeMutableBytes { unsafe Glibc.read(number, $0.baseAddress.map { unsafe $0 + count }, $0.count - count) }
+                got = unsafe text.withUnsafeMutableBytes {
+                    unsafe Glibc.read(number, $0.baseAddress.map { unsafe $0 + count }, $0.count - count)
+                }
             }
             if got < 0, errno == EINTR { continue }
             guard got >= 0 else { throw HostError("read", subject: "the machine's configuration", errno: errno) }

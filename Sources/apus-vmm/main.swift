@@ -48,33 +48,55 @@ func makeConsole(_ options: Options, on loop: EventLoop) throws -> (log: Console
     return (log, try ConsoleListener(listening: OwnedDescriptor(owning: CInt(number)), on: loop, log: log))
 }
 
+/// When each step of the start was done, for --report-start.
+struct Steps {
+    private var done: [(name: String, nanoseconds: UInt64)] = []
+
+    mutating func note(_ name: String) { done.append((name, SystemClock.monotonicNanoseconds)) }
+
+    /// What the benchmark reads, and where the time went.
+    func report(firstEntry: UInt64) {
+        complain("first entry \(firstEntry &- begin) ns after main")
+        var last = begin
+        for (name, nanoseconds) in done + [("first entry", firstEntry)] {
+            complain("start: \(name) took \((nanoseconds &- last) / 1000) us")
+            last = nanoseconds
+        }
+    }
+}
+
 /// The life of the machine: this thread drives it, its vCPUs and its devices have theirs.
 func serve(_ options: Options) throws -> CInt {
+    var steps = Steps()
+    steps.note("options")
+    // A service that restarts closes the pipe behind stderr; its guests go on.
+    _ = signal(SIGPIPE, SIG_IGN)
     let signals = try EndingSignals()
     let devices = try EventLoop()
     let (log, listener) = try makeConsole(options, on: devices)
     let kvm = try options.machine.kvm.map { CInt($0) } ?? Options.open(options.kvm, O_RDWR, for: "--kvm")
+    steps.note("console")
     let system = try KVMSystem(owning: OwnedDescriptor(owning: kvm))
+    let accelerator = try system.makeVirtualMachine()
+    steps.note("kvm")
     let output: any SerialOutput = if let listener { listener } else if let log { log } else { NoConsole() }
-    let machine = try GuestMachine(options.machine, accelerator: try system.makeVirtualMachine(), output: output, loop: devices)
+    let machine = try GuestMachine(options.machine, accelerator: accelerator, output: output, loop: devices)
+    steps.note("machine")
     listener?.connect(to: machine.board.serial)
     let worker = try Thread(named: "io-0") {
         do { try devices.run() } catch { complain("\(error)") }
     }
     let monitor = try MachineMonitor(
-        machine, log: log, signals: signals, begin: begin, staysWhenOff: options.machine.control != nil, complain: complain)
+        machine, log: log, signals: signals, begin: begin, staysWhenOff: options.machine.control != nil,
+        complain: complain)
     monitor.perform(options.machine.startPaused ? .pause : .resume)
     if let control = options.machine.control { try monitor.serve(listening: OwnedDescriptor(owning: CInt(control))) }
     let last = try monitor.run()
     devices.stop()
     worker.join()
     log?.flush()
-    if options.reportsStart { report(machine) }
+    if options.reportsStart { steps.report(firstEntry: machine.processors.firstEntryNanoseconds) }
     return last == .internalError ? 3 : 0
 }
 
-/// What the benchmark reads.
-func report(_ machine: GuestMachine) {
-    complain("first entry \(machine.processors.firstEntryNanoseconds &- begin) ns after main")
-}
 exit(run())
