@@ -4,77 +4,96 @@ import Machine
 import Testing
 
 private func setting(_ name: String) -> String? { getenv(name).map { String(cString: $0) } }
-private let hasKVM = setting("APUS_KVM_TESTS") == "1"
-private let reason: Comment = "needs a /dev/kvm with hardware semantics: `make kvm-test` runs these in the lab host"
 
 /// Guests on the monitor as it is shipped: a process with a command line, a console and an exit status.
-@Suite(.enabled(if: hasKVM, reason), .serialized)
-struct BootTests {
-    private func boot(_ words: String, _ options: String = "", kernel: String? = nil) throws -> (status: Int32, console: String) {
-        let monitor = try #require(setting("APUS_TEST_MONITOR")), kernel = try #require(kernel ?? setting("APUS_TEST_KERNEL"))
-        let initrd = try #require(setting("APUS_TEST_INITRD"))
-        let command = "timeout 120 '\(monitor)' --kernel '\(kernel)' --initrd '\(initrd)' --cmdline 'console=ttyS0 panic=-1 \(words)' \(options) 2>&1 </dev/null"
-        let pipe = try #require(popen(command, "r"))
-        var console = ""
-        var buffer = [CChar](repeating: 0, count: 4096)
-        while fgets(&buffer, CInt(buffer.count), pipe) != nil { console += String(decoding: buffer.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self) }
-        return (pclose(pipe) >> 8, console)
-    }
+extension GuestTests {
+    @Suite struct BootTests {
+        private func boot(_ words: String, _ options: String = "", kernel: String? = nil) throws -> (
+            status: Int32, console: String
+        ) {
+            let monitor = try #require(setting("APUS_TEST_MONITOR")),
+                kernel = try #require(kernel ?? setting("APUS_TEST_KERNEL"))
+            let initrd = try #require(setting("APUS_TEST_INITRD"))
+            let command =
+                "timeout 120 '\(monitor)' --kernel '\(kernel)' --initrd '\(initrd)' --cmdline 'console=ttyS0 panic=-1 \(words)' \(options) 2>&1 </dev/null"
+            let pipe = try #require(popen(command, "r"))
+            var console = ""
+            var buffer = [CChar](repeating: 0, count: 4096)
+            while fgets(&buffer, CInt(buffer.count), pipe) != nil {
+                console += String(decoding: buffer.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self)
+            }
+            return (pclose(pipe) >> 8, console)
+        }
 
-    @Test func linuxReachesUserspaceAndPowersOff() throws {
-        let run = try boot("apus.test=poweroff")
-        #expect(run.console.contains("ready "), "\(run.console.suffix(2000))")
-        #expect(run.console.contains("reboot: Power down") && run.status == 0, "exit status \(run.status): \(run.console.suffix(500))")
-        #expect(!run.console.contains("ACPI Error") && !run.console.contains("Firmware Bug"))
-    }
+        @Test func linuxReachesUserspaceAndPowersOff() throws {
+            let run = try boot("apus.test=poweroff")
+            #expect(run.console.contains("ready "), "\(run.console.suffix(2000))")
+            #expect(
+                run.console.contains("reboot: Power down") && run.status == 0,
+                "exit status \(run.status): \(run.console.suffix(500))")
+            #expect(!run.console.contains("ACPI Error") && !run.console.contains("Firmware Bug"))
+        }
 
-    @Test func twoProcessorsAreSeen() throws {
-        let run = try boot("quiet apus.test=poweroff", "--cpus 2 --memory 512")
-        #expect(run.console.contains("cpus 2 "), "\(run.console.suffix(2000))")
-        #expect(run.status == 0)
-    }
+        @Test func twoProcessorsAreSeen() throws {
+            let run = try boot("quiet apus.test=poweroff", "--cpus 2 --memory 512")
+            #expect(run.console.contains("cpus 2 "), "\(run.console.suffix(2000))")
+            #expect(run.status == 0)
+        }
 
-    @Test func memoryContinuesAboveTheHoleBelow4GiB() throws {
-        let run = try boot("quiet apus.test=poweroff", "--memory 3072")
-        #expect(run.status == 0, "\(run.console.suffix(2000))")
-        // All of it but what the kernel keeps for itself: more than fits below the hole.
-        let kibibytes = run.console.split(separator: "memory ").last.flatMap { Int($0.prefix { $0.isNumber }) }
-        #expect(kibibytes.map { $0 > 2816 << 10 && $0 < 3072 << 10 } == true, "\(run.console.suffix(500))")
-    }
+        @Test func memoryContinuesAboveTheHoleBelow4GiB() throws {
+            let run = try boot("quiet apus.test=poweroff", "--memory 3072")
+            #expect(run.status == 0, "\(run.console.suffix(2000))")
+            // All of it but what the kernel keeps for itself: more than fits below the hole.
+            let kibibytes = run.console.split(separator: "memory ").last.flatMap { Int($0.prefix { $0.isNumber }) }
+            #expect(kibibytes.map { $0 > 2816 << 10 && $0 < 3072 << 10 } == true, "\(run.console.suffix(500))")
+        }
 
-    @Test func elfKernelBootsByItsPVHEntry() throws {
-        let vmlinux = try #require(setting("APUS_TEST_VMLINUX"))
-        let run = try boot("quiet apus.test=poweroff", kernel: vmlinux)
-        #expect(run.console.contains("ready ") && run.status == 0, "\(run.console.suffix(2000))")
-    }
+        @Test func elfKernelBootsByItsPVHEntry() throws {
+            let vmlinux = try #require(setting("APUS_TEST_VMLINUX"))
+            let run = try boot("quiet apus.test=poweroff", kernel: vmlinux)
+            #expect(run.console.contains("ready ") && run.status == 0, "\(run.console.suffix(2000))")
+        }
 
-    @Test func guestResetStartsItAgainAndNoRebootEndsIt() throws {
-        let ended = try boot("quiet apus.test=reboot", "--no-reboot")
-        #expect(ended.console.contains("ready ") && ended.status == 0, "\(ended.console.suffix(2000))")
-    }
+        @Test func guestResetStartsItAgainAndNoRebootEndsIt() throws {
+            let ended = try boot("quiet apus.test=reboot", "--no-reboot")
+            #expect(ended.console.contains("ready ") && ended.status == 0, "\(ended.console.suffix(2000))")
+        }
 
-    @Test func diskIsReadByTheGuestsDriver() throws {
-        let path = "/tmp/apus-boot-disk"
-        #expect(system("truncate -s 16M \(path) && printf 'written by the host' | dd of=\(path) conv=notrunc status=none") == 0)
-        let run = try boot("apus.test=poweroff", "--disk \(path)")
-        #expect(run.console.contains("disk vda 32768 sectors, starts with: written by the host"), "\(run.console.suffix(3000))")
-        #expect(run.status == 0)
-        unlink(path)
-    }
+        @Test func diskIsReadByTheGuestsDriver() throws {
+            let path = "/tmp/apus-boot-disk"
+            #expect(
+                system(
+                    "truncate -s 16M \(path) && printf 'written by the host' | dd of=\(path) conv=notrunc status=none")
+                    == 0)
+            let run = try boot("apus.test=poweroff", "--disk \(path)")
+            #expect(
+                run.console.contains("disk vda 32768 sectors, starts with: written by the host"),
+                "\(run.console.suffix(3000))")
+            #expect(run.status == 0)
+            unlink(path)
+        }
 
-    @Test func guestPingsTheHostThroughItsTapAndFindsEntropyAndBalloon() throws {
-        #expect(system("ip tuntap add apusbt mode tap vnet_hdr && ip addr add 10.55.0.1/24 dev apusbt && ip link set apusbt up") == 0)
-        let run = try boot(
-            "quiet apus.ip=10.55.0.2/24 apus.ping=10.55.0.1 apus.test=poweroff", "--net apusbt,fa:16:3e:00:00:01 --rng --balloon")
-        _ = system("ip link del apusbt")
-        #expect(run.console.contains("3 packets received"), "\(run.console.suffix(1500))")
-        #expect(run.console.contains("random: 16 bytes from virtio_rng"), "\(run.console.suffix(1500))")
-        #expect(run.console.contains("balloon: bound") && run.status == 0)
-    }
+        @Test func guestPingsTheHostThroughItsTapAndFindsEntropyAndBalloon() throws {
+            #expect(
+                system(
+                    "ip tuntap add apusbt mode tap vnet_hdr && ip addr add 10.55.0.1/24 dev apusbt && ip link set apusbt up"
+                ) == 0)
+            let run = try boot(
+                "quiet apus.ip=10.55.0.2/24 apus.ping=10.55.0.1 apus.test=poweroff",
+                "--net apusbt,fa:16:3e:00:00:01 --rng --balloon")
+            _ = system("ip link del apusbt")
+            #expect(run.console.contains("3 packets received"), "\(run.console.suffix(1500))")
+            #expect(run.console.contains("random: 16 bytes from virtio_rng"), "\(run.console.suffix(1500))")
+            #expect(run.console.contains("balloon: bound") && run.status == 0)
+        }
 
-    @Test(arguments: [("--memory 1", "MiB from 64"), ("--cpus 0", "1 to 64"), ("--nonsense", "no option"), ("--disk fd:99", "no such open descriptor"), ("--net x", "MAC address")])
-    func wrongUsageIsToldInWordsWithStatus2(options: String, words: String) throws {
-        let run = try boot("", options)
-        #expect(run.status == 2 && run.console.contains(words), "\(run)")
+        @Test(arguments: [
+            ("--memory 1", "MiB from 64"), ("--cpus 0", "1 to 64"), ("--nonsense", "no option"),
+            ("--disk fd:99", "no such open descriptor"), ("--net x", "MAC address"),
+        ])
+        func wrongUsageIsToldInWordsWithStatus2(options: String, words: String) throws {
+            let run = try boot("", options)
+            #expect(run.status == 2 && run.console.contains(words), "\(run)")
+        }
     }
 }

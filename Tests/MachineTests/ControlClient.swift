@@ -4,7 +4,7 @@ import JSON
 import MonitorProtocol
 import Testing
 
-/// A client of a control socket, as another program would be one: it blocks, at most ten seconds.
+/// A client of a control socket, as another program would be one: it blocks, at most a minute.
 final class Connection {
     struct TimedOut: Error {}
     let descriptor: CInt
@@ -17,11 +17,13 @@ final class Connection {
         address.sun_family = sa_family_t(AF_UNIX)
         withUnsafeMutableBytes(of: &address.sun_path) { $0.copyBytes(from: Array(path.utf8)) }
         descriptor = socket(AF_UNIX, Int32(SOCK_STREAM.rawValue), 0)
-        var timeout = timeval(tv_sec: 10, tv_usec: 0)
+        var timeout = timeval(tv_sec: 60, tv_usec: 0)
         setsockopt(descriptor, SOL_SOCKET, SO_RCVTIMEO, &timeout, socklen_t(MemoryLayout<timeval>.size))
         setsockopt(descriptor, SOL_SOCKET, SO_SNDTIMEO, &timeout, socklen_t(MemoryLayout<timeval>.size))
         let connected = withUnsafePointer(to: address) {
-            $0.withMemoryRebound(to: sockaddr.self, capacity: 1) { connect(descriptor, $0, socklen_t(MemoryLayout<sockaddr_un>.size)) }
+            $0.withMemoryRebound(to: sockaddr.self, capacity: 1) {
+                connect(descriptor, $0, socklen_t(MemoryLayout<sockaddr_un>.size))
+            }
         }
         try #require(connected == 0, "connect to \(path): \(errorName(errno))")
     }
@@ -60,7 +62,9 @@ final class Connection {
     }
 
     func reply() throws -> MonitorReply {
-        guard case .reply(let reply) = try next({ if case .reply = $0 { true } else { false } }) else { throw TimedOut() }
+        guard case .reply(let reply) = try next({ if case .reply = $0 { true } else { false } }) else {
+            throw TimedOut()
+        }
         return reply
     }
 

@@ -21,12 +21,17 @@ private final class Monitored {
 
     init(balloon: Bool = true, logLimit: Int = 1 << 20) throws {
         devices = try EventLoop()
-        let log = try ConsoleOutput(owning: try makeMemoryFile(named: "console", byteCount: 0), limit: logLimit, on: devices)
+        let log = try ConsoleOutput(
+            owning: try makeMemoryFile(named: "console", byteCount: 0), limit: logLimit, on: devices)
         let configuration = GuestConfiguration(
-            name: "instance-00000001", uuid: .zero, memoryMiB: 16, cpu: CPUConfiguration(count: 2), kernel: -1, rng: true, balloon: balloon)
-        machine = try GuestMachine(configuration, accelerator: accelerator, output: log, loop: devices) { _ in BootRegisters(mode: .real, rip: 0) }
+            name: "instance-00000001", uuid: .zero, memoryMiB: 16, cpu: CPUConfiguration(count: 2), kernel: -1,
+            rng: true, balloon: balloon)
+        machine = try GuestMachine(configuration, accelerator: accelerator, output: log, loop: devices) { _ in
+            BootRegisters(mode: .real, rip: 0)
+        }
         let monitor = try MachineMonitor(
-            machine, log: log, signals: try EndingSignals(), begin: SystemClock.monotonicNanoseconds, staysWhenOff: true) { _ in }
+            machine, log: log, signals: try EndingSignals(), begin: SystemClock.monotonicNanoseconds, staysWhenOff: true
+        ) { _ in }
         monitor.perform(.resume)
         try monitor.serve(listening: try listenOnUnixSocket(at: path))
         deviceThread = try HostSystem.Thread(named: "io-test") { [devices] in try? devices.run() }
@@ -71,7 +76,9 @@ struct ControlSocketTests {
         let greeting = try #require(try client.line())
         #expect(try JSONValue.parse(greeting)["QMP"]?["capabilities"] == [])
         let status = try client.status()
-        #expect(status.state == .running && status.name == "instance-00000001" && status.pid == Int(getpid()) && status.reason == nil)
+        #expect(
+            status.state == .running && status.name == "instance-00000001" && status.pid == Int(getpid())
+                && status.reason == nil)
         #expect(try client.ask(.qmpCapabilities) == .success([:]))
         #expect(try monitored.finish() == .running)
     }
@@ -101,7 +108,9 @@ struct ControlSocketTests {
         _ = try client.waitFor { $0 == .shutdown(guest: true, reason: "guest-shutdown") }
         let status = try client.status()
         #expect(status.state == .shutdown && status.reason == "guest-shutdown")
-        guard case .failure(let refusal) = try client.ask(.resume) else { return #expect(Bool(false), "resumed a machine that is off") }
+        guard case .failure(let refusal) = try client.ask(.resume) else {
+            return #expect(Bool(false), "resumed a machine that is off")
+        }
         #expect(refusal.errorClass == .stateNotAllowed)
         #expect(try client.ask(.quit) == .success([:]))
         #expect(try monitored.finish() == .shutdown)
@@ -141,7 +150,9 @@ struct ControlSocketTests {
         #expect(statistics.balloon?.actualMiB == 16 && statistics.balloon?.targetMiB == 16)
         #expect(try client.ask(.balloon(targetMiB: 12)) == .success([:]))
         #expect(try MachineStatistics(json: try client.ask(.stats).get()).balloon?.targetMiB == 12)
-        guard case .failure = try client.ask(.balloon(targetMiB: 17)) else { return #expect(Bool(false), "gave more than there is") }
+        guard case .failure = try client.ask(.balloon(targetMiB: 17)) else {
+            return #expect(Bool(false), "gave more than there is")
+        }
         _ = try monitored.finish()
     }
 
@@ -161,7 +172,9 @@ struct ControlSocketTests {
         let client = try Connection(path: monitored.path)
         let file = try makeMemoryFile(named: "state", byteCount: 0)
         #expect(try client.ask(.getfd(name: "state"), with: file.rawValue) == .success([:]))
-        guard case .failure(let early) = try client.ask(.save(fdname: "state")) else { return #expect(Bool(false), "saved a running machine") }
+        guard case .failure(let early) = try client.ask(.save(fdname: "state")) else {
+            return #expect(Bool(false), "saved a running machine")
+        }
         #expect(early.errorClass == .stateNotAllowed)
         #expect(try client.ask(.pause) == .success([:]))
         monitored.machine.board.serial.write(offset: 1, width: .byte, value: 0x0D)
@@ -171,7 +184,9 @@ struct ControlSocketTests {
         #expect(try client.ask(.restore(fdname: "state")) == .success([:]))
         #expect(monitored.machine.board.serial.read(offset: 1, width: .byte) == 0x0D)
         ftruncate(file.rawValue, 100)
-        guard case .failure = try client.ask(.restore(fdname: "state")) else { return #expect(Bool(false), "restored half a state") }
+        guard case .failure = try client.ask(.restore(fdname: "state")) else {
+            return #expect(Bool(false), "restored half a state")
+        }
         #expect(try client.ask(.resume) == .success([:]))
         _ = try monitored.finish()
     }
@@ -212,8 +227,12 @@ struct ControlSocketTests {
             #expect(eventually { isClosed(readEnd) }, "\(way)")
             _ = other.descriptor
         }
-        guard case .failure = try client.ask(.getfd(name: "a")) else { return #expect(Bool(false), "took a descriptor that did not come") }
-        guard case .failure = try client.ask(.closefd(name: "a")) else { return #expect(Bool(false), "another client's descriptor") }
+        guard case .failure = try client.ask(.getfd(name: "a")) else {
+            return #expect(Bool(false), "took a descriptor that did not come")
+        }
+        guard case .failure = try client.ask(.closefd(name: "a")) else {
+            return #expect(Bool(false), "another client's descriptor")
+        }
         _ = try monitored.finish()
     }
 
@@ -297,15 +316,19 @@ struct ControlSocketTests {
         let monitored = try Monitored()
         var random = Numbers(state: 0xC0FFEE)
         let commands: [MonitorCommand] = [
-            .status, .stats, .pause, .resume, .powerButton, .reset, .console(bytes: 10), .balloon(targetMiB: 12), .getfd(name: "a"),
+            .status, .stats, .pause, .resume, .powerButton, .reset, .console(bytes: 10), .balloon(targetMiB: 12),
+            .getfd(name: "a"),
             .closefd(name: "a"), .save(fdname: "a"), .restore(fdname: "a"), .qmpCapabilities,
         ]
         var client = try Connection(path: monitored.path)
         var answers = 0
         for number in 0..<20_000 {
-            var line = MonitorRequest(commands[Int.random(in: 0..<commands.count, using: &random)], id: .integer(Int64(number))).line
+            var line = MonitorRequest(
+                commands[Int.random(in: 0..<commands.count, using: &random)], id: .integer(Int64(number))
+            ).line
             for _ in 0..<Int.random(in: 0...3, using: &random) {
-                line[Int.random(in: 0..<(line.count - 1), using: &random)] = UInt8.random(in: 0x0B...0xFF, using: &random)
+                line[Int.random(in: 0..<(line.count - 1), using: &random)] = UInt8.random(
+                    in: 0x0B...0xFF, using: &random)
             }
             try client.send(line)
             if number % 50 == 49 {

@@ -5,6 +5,13 @@ import MachineConfiguration
 import MonitorProtocol
 import Testing
 
+/// Everything that runs guest code: one at a time, for the lab's processor is slow. `kvm-tests` runs these by this name.
+@Suite(
+    .enabled(
+        if: MonitorProcess.setting("APUS_KVM_TESTS") == "1",
+        "needs a /dev/kvm with hardware semantics: `make kvm-test` runs these in the lab host"), .serialized)
+struct GuestTests {}
+
 /// The monitor as a service starts it: every file a descriptor, the whole machine one JSON text.
 final class MonitorProcess {
     let pid: pid_t
@@ -26,7 +33,8 @@ final class MonitorProcess {
         let name = "/tmp/apus-\(getpid())-\(UInt64.random(in: 0 ... .max))"
         (controlPath, consolePath) = (name + ".control", name + ".console")
         var machine = GuestConfiguration(
-            name: "instance-00000001", uuid: try #require(MachineUUID("3f0a2b1c-0001-4c4b-9f5e-0123456789ab")), memoryMiB: 256,
+            name: "instance-00000001", uuid: try #require(MachineUUID("3f0a2b1c-0001-4c4b-9f5e-0123456789ab")),
+            memoryMiB: 256,
             cpu: CPUConfiguration(count: 1), kernel: try Self.open(try #require(Self.setting("APUS_TEST_KERNEL"))))
         machine.initrd = try Self.open(try #require(Self.setting("APUS_TEST_INITRD")))
         machine.commandLine = "console=ttyS0 panic=-1 quiet \(commandLine)"
@@ -49,7 +57,9 @@ final class MonitorProcess {
         if let errors { posix_spawn_file_actions_adddup2(&actions, errors, 2) }
         defer { posix_spawn_file_actions_destroy(&actions) }
         let program = try #require(setting("APUS_TEST_MONITOR"))
-        var arguments: [UnsafeMutablePointer<CChar>?] = [strdup(program), strdup("--machine"), strdup("fd:\(file.rawValue)"), nil]
+        var arguments: [UnsafeMutablePointer<CChar>?] = [
+            strdup(program), strdup("--machine"), strdup("fd:\(file.rawValue)"), nil,
+        ]
         defer { for argument in arguments { free(argument) } }
         var pid = pid_t()
         let result = posix_spawn(&pid, program, &actions, nil, &arguments, environ)
@@ -77,8 +87,8 @@ final class MonitorProcess {
         return String(decoding: bytes.prefix(max(count, 0)), as: UTF8.self)
     }
 
-    /// Polls until the console holds this, at most two minutes: the lab's processor is slow.
-    func waitForConsole(_ isThere: (String) -> Bool) -> Bool { Self.within(seconds: 120) { isThere(console) } }
+    /// Polls until the console holds this, at most five minutes: the lab's processor is slow.
+    func waitForConsole(_ isThere: (String) -> Bool) -> Bool { Self.within(seconds: 300) { isThere(console) } }
 
     static func within(seconds: UInt64, _ condition: () -> Bool) -> Bool {
         let deadline = SystemClock.monotonicNanoseconds + seconds * 1_000_000_000
