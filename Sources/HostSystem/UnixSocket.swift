@@ -9,7 +9,8 @@ package func listenOnUnixSocket(at path: String) throws(HostError) -> OwnedDescr
     let bytes = Array(path.utf8)
     let room = MemoryLayout.size(ofValue: address.sun_path)
     guard !bytes.isEmpty, bytes.count < room else {
-        throw HostError("listen at", subject: path, errno: ENAMETOOLONG, remedy: "give a path of 1 to \(room - 1) bytes")
+        throw HostError(
+            "listen at", subject: path, errno: ENAMETOOLONG, remedy: "give a path of 1 to \(room - 1) bytes")
     }
     unsafe withUnsafeMutableBytes(of: &address.sun_path) { target in unsafe target.copyBytes(from: bytes) }
     let number = socket(AF_UNIX, CInt(SOCK_STREAM.rawValue) | CInt(SOCK_CLOEXEC.rawValue), 0)
@@ -19,9 +20,13 @@ package func listenOnUnixSocket(at path: String) throws(HostError) -> OwnedDescr
     guard fchmod(number, 0o600) == 0 else { throw HostError("set the mode of", subject: path, errno: errno) }
     // SAFETY: a sockaddr_un is what bind reads for AF_UNIX, with its size.
     let bound = unsafe withUnsafePointer(to: address) { pointer in
-        unsafe pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) { unsafe bind(number, $0, socklen_t(MemoryLayout<sockaddr_un>.size)) }
+        unsafe pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) {
+            unsafe bind(number, $0, socklen_t(MemoryLayout<sockaddr_un>.size))
+        }
     }
-    guard bound == 0, unsafe chmod(path, 0o600) == 0, listen(number, 16) == 0 else { throw HostError("listen at", subject: path, errno: errno) }
+    guard bound == 0, unsafe chmod(path, 0o600) == 0, listen(number, 16) == 0 else {
+        throw HostError("listen at", subject: path, errno: errno)
+    }
     return owned
 }
 
@@ -53,7 +58,9 @@ package func receiveFromSocket(_ socket: CInt, upTo byteCount: Int) -> SocketArr
 /// Sends what the socket takes without waiting; nil where the connection broke.
 package func sendToSocket(_ socket: CInt, _ bytes: ArraySlice<UInt8>) -> Int? {
     // SAFETY: reads at most the slice's own bytes.
-    let sent = unsafe bytes.withUnsafeBytes { unsafe send(socket, $0.baseAddress, $0.count, CInt(MSG_DONTWAIT | MSG_NOSIGNAL)) }
+    let sent = unsafe bytes.withUnsafeBytes {
+        unsafe send(socket, $0.baseAddress, $0.count, CInt(MSG_DONTWAIT | MSG_NOSIGNAL))
+    }
     if sent >= 0 { return sent }
     return errno == EAGAIN || errno == EINTR ? 0 : nil
 }

@@ -107,10 +107,13 @@ package struct JSONMembers: Sendable {
     }
 
     /// A list of integers; an absent one is empty.
-    package mutating func integers(_ name: String, in range: ClosedRange<Int>, upTo limit: Int) throws(JSONMemberError) -> [Int] {
+    package mutating func integers(_ name: String, in range: ClosedRange<Int>, upTo limit: Int) throws(JSONMemberError)
+        -> [Int]
+    {
         var values: [Int] = []
         for (index, element) in try elements(name, upTo: limit).enumerated() {
-            values.append(try Self.integer(element, in: range, path: "\(path.isEmpty ? name : "\(path).\(name)")[\(index)]"))
+            values.append(
+                try Self.integer(element, in: range, path: "\(path.isEmpty ? name : "\(path).\(name)")[\(index)]"))
         }
         return values
     }
@@ -128,7 +131,8 @@ package struct JSONMembers: Sendable {
         guard case .object(let members) = value else { throw error(name, "not an object") }
         var counters: [String: Int] = [:]
         for (key, member) in members {
-            counters[key] = try Self.integer(member, in: Int.min...Int.max, path: "\(path.isEmpty ? name : "\(path).\(name)").\(key)")
+            counters[key] = try Self.integer(
+                member, in: Int.min...Int.max, path: "\(path.isEmpty ? name : "\(path).\(name)").\(key)")
         }
         return counters
     }
@@ -139,10 +143,13 @@ package struct JSONMembers: Sendable {
         throw error(name.unicodeScalars.count > 64 ? "\(name.unicodeScalars.prefix(64))…" : name, "unknown member")
     }
 
-    private static func integer(_ value: JSONValue, in range: ClosedRange<Int>, path: String) throws(JSONMemberError) -> Int {
+    private static func integer(_ value: JSONValue, in range: ClosedRange<Int>, path: String) throws(JSONMemberError)
+        -> Int
+    {
         guard let number = value.intValue else { throw JSONMemberError(path: path, reason: "not a whole number") }
         guard range.contains(number) else {
-            throw JSONMemberError(path: path, reason: "\(number) is not from \(range.lowerBound) to \(range.upperBound)")
+            throw JSONMemberError(
+                path: path, reason: "\(number) is not from \(range.lowerBound) to \(range.upperBound)")
         }
         return number
     }

@@ -28,7 +28,9 @@ package final class ConsoleOutput: SerialOutput {
     package let dropped = Atomic<UInt64>(0)
 
     /// - Parameter loop: whose thread writes what has waited long enough.
-    package init(owning descriptor: consuming OwnedDescriptor, limit: Int = 1 << 20, on loop: EventLoop) throws(HostError) {
+    package init(owning descriptor: consuming OwnedDescriptor, limit: Int = 1 << 20, on loop: EventLoop)
+        throws(HostError)
+    {
         var status = stat()
         let known = unsafe fstat(descriptor.rawValue, &status) == 0
         isFile = known && status.st_mode & S_IFMT == S_IFREG
@@ -80,7 +82,8 @@ package final class ConsoleOutput: SerialOutput {
                 guard let start = bytes.baseAddress else { return 0 }
                 let rest = bytes.count - written
                 return unsafe isFile
-                    ? pwrite(descriptor.rawValue, start + written, rest, off_t(state.length)) : Glibc.write(descriptor.rawValue, start + written, rest)
+                    ? pwrite(descriptor.rawValue, start + written, rest, off_t(state.length))
+                    : Glibc.write(descriptor.rawValue, start + written, rest)
             }
             if done < 0, errno == EINTR { continue }
             guard done > 0 else { break }
@@ -98,7 +101,9 @@ package final class ConsoleOutput: SerialOutput {
         var tail = [UInt8](repeating: 0, count: kept)
         // SAFETY: pread fills at most `kept` bytes of a buffer of that size; pwrite reads as many as were filled.
         let got = unsafe pread(descriptor.rawValue, &tail, kept, off_t(length - kept))
-        guard got > 0, unsafe pwrite(descriptor.rawValue, tail, got, 0) == got, ftruncate(descriptor.rawValue, off_t(got)) == 0 else {
+        guard got > 0, unsafe pwrite(descriptor.rawValue, tail, got, 0) == got,
+            ftruncate(descriptor.rawValue, off_t(got)) == 0
+        else {
             _ = ftruncate(descriptor.rawValue, 0)
             return 0
         }

@@ -10,7 +10,9 @@ extension GuestMachine {
         let threads = processors.threadNumbers
         return MachineStatistics(
             vcpus: threads.indices.map {
-                VCPUStatistics(id: $0, cpuNanoseconds: Int(clamping: ThreadNumber.nanoseconds(of: threads[$0])), thread: Int(threads[$0]))
+                VCPUStatistics(
+                    id: $0, cpuNanoseconds: Int(clamping: ThreadNumber.nanoseconds(of: threads[$0])),
+                    thread: Int(threads[$0]))
             },
             memoryMiB: configuration.memoryMiB, residentKiB: residentKiB, balloon: balloonReport,
             disks: zip(configuration.disks, board.disks).map { disk, device in
@@ -48,12 +50,14 @@ extension GuestMachine {
         }
         balloon.requestStatistics()
         return BalloonReport(
-            actualMiB: all - Int(balloon.actualPages / 256), targetMiB: all - Int(balloon.targetPages / 256), statistics: statistics)
+            actualMiB: all - Int(balloon.actualPages / 256), targetMiB: all - Int(balloon.targetPages / 256),
+            statistics: statistics)
     }
 
     /// virtio 1.2 §5.5.6.4, by tag.
     private static let balloonTags = [
-        "swap-in", "swap-out", "major-faults", "minor-faults", "free-memory", "total-memory", "available-memory", "disk-caches",
+        "swap-in", "swap-out", "major-faults", "minor-faults", "free-memory", "total-memory", "available-memory",
+        "disk-caches",
         "hugetlb-allocations", "hugetlb-failures",
     ]
 }

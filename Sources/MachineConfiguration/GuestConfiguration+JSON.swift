@@ -13,7 +13,9 @@ package struct ConfigurationError: Error, Sendable, Equatable, CustomStringConve
         self.reason = reason
     }
 
-    package var description: String { "read the machine's configuration: \(path.isEmpty ? "" : path + ": ")\(reason) (caller)" }
+    package var description: String {
+        "read the machine's configuration: \(path.isEmpty ? "" : path + ": ")\(reason) (caller)"
+    }
 }
 
 /// 0 to 2 are the process's own; the bound is far above any limit of open files.
@@ -45,12 +47,15 @@ extension GuestConfiguration {
     private static func read(_ value: JSONValue) throws(JSONMemberError) -> GuestConfiguration {
         var members = try JSONMembers(value)
         let version = try members.integer("version", in: 1...Int.max)
-        guard version == Self.version else { throw members.error("version", "\(version); this program knows \(Self.version)") }
+        guard version == Self.version else {
+            throw members.error("version", "\(version); this program knows \(Self.version)")
+        }
         let name = try members.string("name", upTo: 255)
         guard !name.isEmpty else { throw members.error("name", "empty") }
         var configuration = GuestConfiguration(
             name: name, uuid: try members.uuid("uuid"), memoryMiB: try members.integer("memoryMiB", in: 16...1_048_576),
-            cpu: try members.object("cpu", CPUConfiguration.read), kernel: try members.object("kernel", descriptor("fd")))
+            cpu: try members.object("cpu", CPUConfiguration.read),
+            kernel: try members.object("kernel", descriptor("fd")))
         configuration.initrd = try members.objectIfPresent("initrd", descriptor("fd"))
         configuration.commandLine = try members.stringIfPresent("commandLine", upTo: 2047) ?? configuration.commandLine
         configuration.system = try members.objectIfPresent("system", SystemConfiguration.read) ?? configuration.system
@@ -58,12 +63,15 @@ extension GuestConfiguration {
         configuration.networks = try members.objects("networks", upTo: deviceLimit, NetworkConfiguration.read)
         configuration.rng = try members.boolIfPresent("rng") ?? false
         configuration.balloon = try members.boolIfPresent("balloon") ?? false
-        configuration.console = try members.objectIfPresent("console", ConsoleConfiguration.read) ?? configuration.console
+        configuration.console =
+            try members.objectIfPresent("console", ConsoleConfiguration.read) ?? configuration.console
         configuration.control = try members.objectIfPresent("control", descriptor("listen"))
         configuration.kvm = try members.objectIfPresent("kvm", descriptor("fd"))
         configuration.startPaused = try members.boolIfPresent("startPaused") ?? false
         if let policy = try members.stringIfPresent("onGuestReset", upTo: 64) {
-            guard let known = GuestResetPolicy(rawValue: policy) else { throw members.error("onGuestReset", "neither reset nor shutdown") }
+            guard let known = GuestResetPolicy(rawValue: policy) else {
+                throw members.error("onGuestReset", "neither reset nor shutdown")
+            }
             configuration.onGuestReset = known
         }
         try members.refuseRest()
@@ -75,7 +83,9 @@ extension GuestConfiguration {
     }
 
     private func checkWhole() throws(ConfigurationError) {
-        guard !commandLine.utf8.contains(0) else { throw ConfigurationError(path: "commandLine", reason: "contains a zero byte") }
+        guard !commandLine.utf8.contains(0) else {
+            throw ConfigurationError(path: "commandLine", reason: "contains a zero byte")
+        }
         guard disks.count + networks.count <= deviceLimit else {
             throw ConfigurationError(path: "networks", reason: "more than \(deviceLimit) disks and networks")
         }
@@ -90,7 +100,8 @@ extension GuestConfiguration {
             }
             guard !network.fds.isEmpty else { throw ConfigurationError(path: "\(path).fds", reason: "empty") }
             guard network.fds.count <= cpu.count else {
-                throw ConfigurationError(path: "\(path).fds", reason: "\(network.fds.count) queue pairs for \(cpu.count) vCPUs")
+                throw ConfigurationError(
+                    path: "\(path).fds", reason: "\(network.fds.count) queue pairs for \(cpu.count) vCPUs")
             }
         }
         var used: Set<Int> = []
@@ -124,7 +135,8 @@ extension GuestConfiguration {
             "version": .integer(Int64(Self.version)), "name": .string(name), "uuid": .string(uuid.description),
             "memoryMiB": .integer(Int64(memoryMiB)), "cpu": cpu.json, "kernel": ["fd": .integer(Int64(kernel))],
             "commandLine": .string(commandLine), "system": system.json, "disks": .array(disks.map(\.json)),
-            "networks": .array(networks.map(\.json)), "rng": .bool(rng), "balloon": .bool(balloon), "console": console.json,
+            "networks": .array(networks.map(\.json)), "rng": .bool(rng), "balloon": .bool(balloon),
+            "console": console.json,
             "startPaused": .bool(startPaused), "onGuestReset": .string(onGuestReset.rawValue),
         ]
         if let initrd { members["initrd"] = ["fd": .integer(Int64(initrd))] }
@@ -138,11 +150,15 @@ extension CPUConfiguration {
     fileprivate static func read(_ members: inout JSONMembers) throws(JSONMemberError) -> CPUConfiguration {
         let count = try members.integer("count", in: 1...64)
         let sockets = try members.integerIfPresent("sockets", in: 1...64)
-        let cores = try members.integerIfPresent("cores", in: 1...64), threads = try members.integerIfPresent("threads", in: 1...64)
+        let cores = try members.integerIfPresent("cores", in: 1...64),
+            threads = try members.integerIfPresent("threads", in: 1...64)
         let sharing = (cores ?? 1) * (threads ?? 1)
-        let cpu = CPUConfiguration(count: count, sockets: sockets ?? max(count / sharing, 1), cores: cores ?? 1, threads: threads ?? 1)
+        let cpu = CPUConfiguration(
+            count: count, sockets: sockets ?? max(count / sharing, 1), cores: cores ?? 1, threads: threads ?? 1)
         guard cpu.sockets * sharing == count else {
-            throw members.error("sockets", "\(cpu.sockets) sockets of \(cpu.cores) cores with \(cpu.threads) threads are not \(count) vCPUs")
+            throw members.error(
+                "sockets",
+                "\(cpu.sockets) sockets of \(cpu.cores) cores with \(cpu.threads) threads are not \(count) vCPUs")
         }
         return cpu
     }
@@ -169,7 +185,8 @@ extension SystemConfiguration {
 
     fileprivate var json: JSONValue {
         var members: [String: JSONValue] = [
-            "manufacturer": .string(manufacturer), "product": .string(product), "version": .string(version), "family": .string(family),
+            "manufacturer": .string(manufacturer), "product": .string(product), "version": .string(version),
+            "family": .string(family),
         ]
         if let serial { members["serial"] = .string(serial) }
         if let uuid { members["uuid"] = .string(uuid.description) }
@@ -181,7 +198,8 @@ extension DiskConfiguration {
     fileprivate static func read(_ members: inout JSONMembers) throws(JSONMemberError) -> DiskConfiguration {
         DiskConfiguration(
             id: try members.string("id", upTo: 255), fd: try members.integer("fd", in: descriptors),
-            readOnly: try members.boolIfPresent("readOnly") ?? false, serial: try members.stringIfPresent("serial", upTo: 255))
+            readOnly: try members.boolIfPresent("readOnly") ?? false,
+            serial: try members.stringIfPresent("serial", upTo: 255))
     }
 
     fileprivate var json: JSONValue {
@@ -196,7 +214,8 @@ extension NetworkConfiguration {
         let text = try members.string("mac", upTo: 64)
         guard let mac = MACAddress(text) else { throw members.error("mac", "not the address of a station") }
         return NetworkConfiguration(
-            id: try members.string("id", upTo: 255), fds: try members.integers("fds", in: descriptors, upTo: 64), mac: mac,
+            id: try members.string("id", upTo: 255), fds: try members.integers("fds", in: descriptors, upTo: 64),
+            mac: mac,
             mtu: try members.integerIfPresent("mtu", in: 68...65_535) ?? 1500,
             vhostFd: try members.integerIfPresent("vhostFd", in: descriptors))
     }

@@ -29,9 +29,11 @@ package struct GuestConfiguration: Sendable, Equatable {
 
     package init(
         name: String, uuid: MachineUUID, memoryMiB: Int, cpu: CPUConfiguration, kernel: Int, initrd: Int? = nil,
-        commandLine: String = "console=ttyS0", system: SystemConfiguration = SystemConfiguration(), disks: [DiskConfiguration] = [],
+        commandLine: String = "console=ttyS0", system: SystemConfiguration = SystemConfiguration(),
+        disks: [DiskConfiguration] = [],
         networks: [NetworkConfiguration] = [], rng: Bool = false, balloon: Bool = false,
-        console: ConsoleConfiguration = ConsoleConfiguration(), control: Int? = nil, kvm: Int? = nil, startPaused: Bool = false,
+        console: ConsoleConfiguration = ConsoleConfiguration(), control: Int? = nil, kvm: Int? = nil,
+        startPaused: Bool = false,
         onGuestReset: GuestResetPolicy = .reset
     ) {
         self.name = name
@@ -82,7 +84,8 @@ package struct SystemConfiguration: Sendable, Equatable {
     package var family: String
 
     package init(
-        manufacturer: String = "OpenStack Foundation", product: String = "OpenStack Nova", version: String = "", serial: String? = nil,
+        manufacturer: String = "OpenStack Foundation", product: String = "OpenStack Nova", version: String = "",
+        serial: String? = nil,
         uuid: MachineUUID? = nil, family: String = "Virtual Machine"
     ) {
         self.manufacturer = manufacturer

@@ -53,7 +53,9 @@ package struct MACAddress: Sendable, Hashable, CustomStringConvertible {
         var bytes: [UInt8] = []
         for part in parts {
             let digits = Array(part)
-            guard digits.count == 2, let high = hexadecimal(digits[0]), let low = hexadecimal(digits[1]) else { return nil }
+            guard digits.count == 2, let high = hexadecimal(digits[0]), let low = hexadecimal(digits[1]) else {
+                return nil
+            }
             bytes.append(high << 4 | low)
         }
         guard bytes[0] & 1 == 0 else { return nil }

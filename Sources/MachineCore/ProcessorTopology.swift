@@ -22,7 +22,8 @@ package struct ProcessorTopology: Sendable, Equatable {
     /// no power of two.
     package func apicID(of index: Int) -> UInt32 {
         let threadWidth = Self.width(of: threads), coreWidth = Self.width(of: cores)
-        let thread = UInt32(index % threads), core = UInt32(index / threads % cores), socket = UInt32(index / threads / cores)
+        let thread = UInt32(index % threads), core = UInt32(index / threads % cores),
+            socket = UInt32(index / threads / cores)
         return socket << (threadWidth + coreWidth) | core << threadWidth | thread
     }
 }

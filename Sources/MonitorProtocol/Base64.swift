@@ -28,7 +28,9 @@ enum Base64 {
         for start in stride(from: 0, to: characters.count, by: 4) {
             var padding = 0
             if start + 4 == characters.count {
-                if characters[start + 3] == UInt8(ascii: "=") { padding = characters[start + 2] == UInt8(ascii: "=") ? 2 : 1 }
+                if characters[start + 3] == UInt8(ascii: "=") {
+                    padding = characters[start + 2] == UInt8(ascii: "=") ? 2 : 1
+                }
             }
             var group: UInt32 = 0
             for index in 0..<4 {
@@ -36,7 +38,9 @@ enum Base64 {
                 guard value != 0xFF else { return nil }
                 group = group << 6 | UInt32(value)
             }
-            for index in 0..<(3 - padding) { bytes.append(UInt8(truncatingIfNeeded: group >> (16 - 8 * UInt32(index)))) }
+            for index in 0..<(3 - padding) {
+                bytes.append(UInt8(truncatingIfNeeded: group >> (16 - 8 * UInt32(index))))
+            }
         }
         return bytes
     }

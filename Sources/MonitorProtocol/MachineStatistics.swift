@@ -90,7 +90,10 @@ package struct NetworkStatistics: Sendable, Equatable {
 extension MachineStatistics {
     package var json: JSONValue {
         [
-            "vcpus": .array(vcpus.map { ["id": number($0.id), "cpuNanoseconds": number($0.cpuNanoseconds), "thread": number($0.thread)] }),
+            "vcpus": .array(
+                vcpus.map {
+                    ["id": number($0.id), "cpuNanoseconds": number($0.cpuNanoseconds), "thread": number($0.thread)]
+                }),
             "memoryMiB": number(memoryMiB), "residentKiB": number(residentKiB),
             "balloon": balloon.map { balloon in
                 [
@@ -105,7 +108,9 @@ extension MachineStatistics {
     package init(json value: JSONValue) throws(JSONMemberError) {
         var members = try JSONMembers(value)
         vcpus = try Self.list(&members, "vcpus") { (vcpu: inout JSONMembers) throws(JSONMemberError) in
-            VCPUStatistics(id: try vcpu.count("id"), cpuNanoseconds: try vcpu.count("cpuNanoseconds"), thread: try vcpu.count("thread"))
+            VCPUStatistics(
+                id: try vcpu.count("id"), cpuNanoseconds: try vcpu.count("cpuNanoseconds"),
+                thread: try vcpu.count("thread"))
         }
         memoryMiB = try members.count("memoryMiB")
         residentKiB = try members.count("residentKiB")
@@ -113,7 +118,8 @@ extension MachineStatistics {
         if let value = members.valueIfPresent("balloon"), !value.isNull {
             var report = try JSONMembers(value, path: "balloon")
             balloon = BalloonReport(
-                actualMiB: try report.count("actualMiB"), targetMiB: try report.count("targetMiB"), statistics: try report.counters("statistics"))
+                actualMiB: try report.count("actualMiB"), targetMiB: try report.count("targetMiB"),
+                statistics: try report.counters("statistics"))
         }
         disks = try Self.list(&members, "disks", DiskStatistics.read)
         networks = try Self.list(&members, "networks", NetworkStatistics.read)
@@ -137,7 +143,8 @@ extension MachineStatistics {
 extension DiskStatistics {
     fileprivate var json: JSONValue {
         [
-            "id": .string(id), "readRequests": number(readRequests), "readBytes": number(readBytes), "writeRequests": number(writeRequests),
+            "id": .string(id), "readRequests": number(readRequests), "readBytes": number(readBytes),
+            "writeRequests": number(writeRequests),
             "writeBytes": number(writeBytes), "flushRequests": number(flushRequests), "errors": number(errors),
         ]
     }
@@ -157,8 +164,10 @@ extension DiskStatistics {
 extension NetworkStatistics {
     fileprivate var json: JSONValue {
         [
-            "id": .string(id), "mac": .string(mac), "receivedBytes": number(receivedBytes), "receivedPackets": number(receivedPackets),
-            "receiveDrops": number(receiveDrops), "receiveErrors": number(receiveErrors), "sentBytes": number(sentBytes),
+            "id": .string(id), "mac": .string(mac), "receivedBytes": number(receivedBytes),
+            "receivedPackets": number(receivedPackets),
+            "receiveDrops": number(receiveDrops), "receiveErrors": number(receiveErrors),
+            "sentBytes": number(sentBytes),
             "sentPackets": number(sentPackets), "sendDrops": number(sendDrops), "sendErrors": number(sendErrors),
         ]
     }
@@ -180,5 +189,7 @@ extension NetworkStatistics {
 private func number(_ value: Int) -> JSONValue { .integer(Int64(value)) }
 
 extension JSONMembers {
-    fileprivate mutating func count(_ name: String) throws(JSONMemberError) -> Int { try integer(name, in: 0...Int.max) }
+    fileprivate mutating func count(_ name: String) throws(JSONMemberError) -> Int {
+        try integer(name, in: 0...Int.max)
+    }
 }

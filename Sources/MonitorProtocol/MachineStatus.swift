@@ -23,7 +23,8 @@ package struct MachineStatus: Sendable, Equatable {
 
     package var json: JSONValue {
         [
-            "status": .string(state.rawValue), "running": .bool(state.executes), "reason": reason.map(JSONValue.string) ?? .null,
+            "status": .string(state.rawValue), "running": .bool(state.executes),
+            "reason": reason.map(JSONValue.string) ?? .null,
             "name": .string(name), "uuid": .string(uuid), "pid": .integer(Int64(pid)),
             "uptimeNanoseconds": .integer(Int64(uptimeNanoseconds)),
         ]
@@ -35,7 +36,8 @@ package struct MachineStatus: Sendable, Equatable {
         let text = try members.string("status", upTo: 64)
         guard let state = RunState(rawValue: text) else { throw members.error("status", "an unknown state") }
         self.init(
-            state: state, reason: try members.stringIfPresent("reason", upTo: 1 << 16), name: try members.string("name"),
+            state: state, reason: try members.stringIfPresent("reason", upTo: 1 << 16),
+            name: try members.string("name"),
             uuid: try members.string("uuid"), pid: try members.integer("pid", in: 1...Int.max),
             uptimeNanoseconds: try members.integer("uptimeNanoseconds", in: 0...Int.max))
     }

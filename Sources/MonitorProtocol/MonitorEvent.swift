@@ -35,8 +35,10 @@ package struct MonitorEvent: Sendable, Equatable {
         switch news {
         case .resume: (name, data) = ("RESUME", [:])
         case .stop: (name, data) = ("STOP", [:])
-        case .reset(let guest, let reason): (name, data) = ("RESET", ["guest": .bool(guest), "reason": .string(reason)])
-        case .shutdown(let guest, let reason): (name, data) = ("SHUTDOWN", ["guest": .bool(guest), "reason": .string(reason)])
+        case .reset(let guest, let reason):
+            (name, data) = ("RESET", ["guest": .bool(guest), "reason": .string(reason)])
+        case .shutdown(let guest, let reason):
+            (name, data) = ("SHUTDOWN", ["guest": .bool(guest), "reason": .string(reason)])
         case .powerdown: (name, data) = ("POWERDOWN", [:])
         case .guestPanicked(let reason): (name, data) = ("GUEST_PANICKED", ["reason": .string(reason)])
         case .internalError(let reason): (name, data) = ("INTERNAL_ERROR", ["reason": .string(reason)])
@@ -52,7 +54,8 @@ package struct MonitorEvent: Sendable, Equatable {
         var members = try JSONMembers(value)
         let name = try members.string("event", upTo: 256)
         let data = members.valueIfPresent("data") ?? [:]
-        (seconds, microseconds) = try members.object("timestamp") { (time: inout JSONMembers) throws(JSONMemberError) -> (Int64, Int) in
+        (seconds, microseconds) = try members.object("timestamp") {
+            (time: inout JSONMembers) throws(JSONMemberError) -> (Int64, Int) in
             (Int64(try time.integer("seconds", in: 0...Int.max)), try time.integer("microseconds", in: 0...999_999))
         }
         var details = try JSONMembers(data, path: "data")

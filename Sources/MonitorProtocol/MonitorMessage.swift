@@ -51,7 +51,8 @@ package enum MonitorMessage: Sendable, Equatable {
             var members: [String: JSONValue] = [:]
             switch reply.outcome {
             case .success(let value): members["return"] = value
-            case .failure(let refusal): members["error"] = ["class": .string(refusal.errorClass.rawValue), "desc": .string(refusal.reason)]
+            case .failure(let refusal):
+                members["error"] = ["class": .string(refusal.errorClass.rawValue), "desc": .string(refusal.reason)]
             }
             if let id = reply.id { members["id"] = id }
             return .object(members)
@@ -82,7 +83,9 @@ package enum MonitorMessage: Sendable, Equatable {
         } else if let result = value["return"] {
             self = .reply(MonitorReply(id: value["id"], outcome: .success(result)))
         } else if value["event"] != nil {
-            do throws(JSONMemberError) { self = .event(try MonitorEvent(json: value)) } catch { throw MessageError(reason: "\(error)") }
+            do throws(JSONMemberError) { self = .event(try MonitorEvent(json: value)) } catch {
+                throw MessageError(reason: "\(error)")
+            }
         } else if let greeting = value["QMP"] {
             self = .greeting(version: greeting["version"]?["apus"]?.stringValue ?? "")
         } else {

@@ -74,7 +74,8 @@ package enum MonitorCommand: Sendable, Equatable {
         case "reset": self = .reset
         case "quit": self = .quit
         case "console":
-            self = .console(bytes: try arguments.integerIfPresent("bytes", in: 0...Self.consoleLimit) ?? Self.consoleLimit)
+            self = .console(
+                bytes: try arguments.integerIfPresent("bytes", in: 0...Self.consoleLimit) ?? Self.consoleLimit)
         case "balloon": self = .balloon(targetMiB: try arguments.integer("targetMiB", in: 1...1_048_576))
         case "getfd": self = .getfd(name: try Self.descriptorName(&arguments))
         case "closefd": self = .closefd(name: try Self.descriptorName(&arguments))
@@ -118,7 +119,9 @@ package struct MonitorRequest: Sendable, Equatable {
         do throws(JSONError) {
             value = try JSONValue.parse(line, limits: JSONLimits(depth: 16, byteCount: LineFramer.requestLimit))
         } catch {
-            throw RequestError(id: nil, refusal: MonitorRefusal(.genericError, "the line is no JSON: \(error.reason) at byte \(error.offset)"))
+            throw RequestError(
+                id: nil,
+                refusal: MonitorRefusal(.genericError, "the line is no JSON: \(error.reason) at byte \(error.offset)"))
         }
         let id = value["id"]
         do throws(JSONMemberError) {

@@ -29,7 +29,10 @@ package struct VhostRing: Sendable {
     package var kick: CInt
     package var call: CInt
 
-    package init(size: UInt16, position: UInt16, descriptorTable: UInt64, availableRing: UInt64, usedRing: UInt64, kick: CInt, call: CInt) {
+    package init(
+        size: UInt16, position: UInt16, descriptorTable: UInt64, availableRing: UInt64, usedRing: UInt64, kick: CInt,
+        call: CInt
+    ) {
         self.size = size
         self.position = position
         self.descriptorTable = descriptorTable
@@ -51,24 +54,34 @@ package final class VhostNet: Sendable {
     package init(owning descriptor: consuming OwnedDescriptor, named name: String) throws(HostError) {
         let number = descriptor.rawValue
         guard apus_vhost_take(number) == 0 else {
-            throw HostError("take", subject: "vhost-net for \(name)", errno: errno, remedy: "hand in a descriptor of /dev/vhost-net of its own")
+            throw HostError(
+                "take", subject: "vhost-net for \(name)", errno: errno,
+                remedy: "hand in a descriptor of /dev/vhost-net of its own")
         }
         var features: UInt64 = 0
-        guard unsafe apus_vhost_features(number, &features) == 0 else { throw HostError("ask features of", subject: "vhost-net for \(name)", errno: errno) }
+        guard unsafe apus_vhost_features(number, &features) == 0 else {
+            throw HostError("ask features of", subject: "vhost-net for \(name)", errno: errno)
+        }
         self.features = features
         self.name = name
         vhost = descriptor
     }
 
     /// Starts receive (0) and transmit (1) on `tap`. On failure neither runs.
-    package func start(_ rings: [VhostRing], features: UInt64, regions: [VhostRegion], tap: TapQueue) throws(HostError) {
+    package func start(_ rings: [VhostRing], features: UInt64, regions: [VhostRegion], tap: TapQueue) throws(HostError)
+    {
         guard apus_vhost_set_features(vhost.rawValue, features) == 0 else { throw failure("set features of") }
-        let table = regions.map { apus_vhost_region(guest: $0.guestAddress, byte_count: $0.byteCount, host: $0.hostAddress) }
+        let table = regions.map {
+            apus_vhost_region(guest: $0.guestAddress, byte_count: $0.byteCount, host: $0.hostAddress)
+        }
         // SAFETY: the shim copies `count` regions.
-        guard unsafe apus_vhost_set_memory(vhost.rawValue, table, UInt32(table.count)) == 0 else { throw failure("set memory of") }
+        guard unsafe apus_vhost_set_memory(vhost.rawValue, table, UInt32(table.count)) == 0 else {
+            throw failure("set memory of")
+        }
         for (index, ring) in rings.enumerated() {
             var ring = apus_vhost_ring(
-                index: UInt32(index), size: UInt32(ring.size), position: UInt32(ring.position), descriptors: ring.descriptorTable,
+                index: UInt32(index), size: UInt32(ring.size), position: UInt32(ring.position),
+                descriptors: ring.descriptorTable,
                 available: ring.availableRing, used: ring.usedRing, kick: ring.kick, call: ring.call)
             // SAFETY: reads one structure, a local.
             guard unsafe apus_vhost_set_ring(vhost.rawValue, &ring) == 0 else { throw failure("set ring \(index) of") }
@@ -93,5 +106,7 @@ package final class VhostNet: Sendable {
         }
     }
 
-    private func failure(_ operation: String) -> HostError { HostError(operation, subject: "vhost-net for \(name)", errno: errno) }
+    private func failure(_ operation: String) -> HostError {
+        HostError(operation, subject: "vhost-net for \(name)", errno: errno)
+    }
 }

@@ -15,7 +15,9 @@ struct GuestConfigurationTests {
          "startPaused":false,"onGuestReset":"reset"}
         """
 
-    private func read(_ text: String) throws(ConfigurationError) -> GuestConfiguration { try GuestConfiguration(parsing: Array(text.utf8)) }
+    private func read(_ text: String) throws(ConfigurationError) -> GuestConfiguration {
+        try GuestConfiguration(parsing: Array(text.utf8))
+    }
 
     /// The full text with one member set, or removed by nil. The path's numbers are indices.
     private func changed(_ path: [String], _ value: JSONValue?) throws -> [UInt8] {
@@ -34,14 +36,18 @@ struct GuestConfigurationTests {
 
     @Test func readsEveryMember() throws {
         let machine = try read(Self.full)
-        #expect(machine.name == "instance-00000001" && machine.memoryMiB == 256 && machine.kernel == 4 && machine.initrd == 5)
+        #expect(
+            machine.name == "instance-00000001" && machine.memoryMiB == 256 && machine.kernel == 4
+                && machine.initrd == 5)
         #expect(machine.cpu == CPUConfiguration(count: 2, sockets: 2, cores: 1, threads: 1))
         #expect(machine.system.version == "26.2.2" && machine.system.uuid == machine.uuid)
         #expect(machine.disks == [DiskConfiguration(id: "virtio-disk0", fd: 6, serial: "8a1c")])
         let mac = try #require(MACAddress("fa:16:3e:00:00:01"))
         #expect(machine.networks == [NetworkConfiguration(id: "tap0a1b2c3d4e-5", fds: [7], mac: mac, mtu: 1450)])
         #expect(machine.console == ConsoleConfiguration(log: 8, logLimitBytes: 1 << 20, listen: 9))
-        #expect(machine.control == 10 && machine.kvm == 11 && machine.onGuestReset == .reset && machine.rng && machine.balloon)
+        #expect(
+            machine.control == 10 && machine.kvm == 11 && machine.onGuestReset == .reset && machine.rng
+                && machine.balloon)
     }
 
     @Test func whatIsWrittenReadsBackEqual() throws {
@@ -51,26 +57,37 @@ struct GuestConfigurationTests {
 
     @Test func optionalMembersMayBeMissing() throws {
         let machine = try read(
-            #"{"version":1,"name":"a","uuid":"3f0a2b1c00014c4b9f5e0123456789ab","memoryMiB":64,"cpu":{"count":4,"cores":2},"kernel":{"fd":3}}"#)
+            #"{"version":1,"name":"a","uuid":"3f0a2b1c00014c4b9f5e0123456789ab","memoryMiB":64,"cpu":{"count":4,"cores":2},"kernel":{"fd":3}}"#
+        )
         #expect(machine.cpu == CPUConfiguration(count: 4, sockets: 2, cores: 2, threads: 1))
-        #expect(machine.commandLine == "console=ttyS0" && machine.disks.isEmpty && machine.control == nil && !machine.rng)
+        #expect(
+            machine.commandLine == "console=ttyS0" && machine.disks.isEmpty && machine.control == nil && !machine.rng)
         #expect(try GuestConfiguration(parsing: machine.json.serializedBytes()) == machine)
     }
 
-    @Test(arguments: [
-        (["version"], JSONValue.integer(2), "version"), (["version"], nil, "version"), (["name"], "", "name"), (["name"], 5, "name"),
-        (["uuid"], "3f0a2b1c", "uuid"), (["uuid"], "3f0a2b1c-0001-4c4b-9f5e-0123456789zz", "uuid"), (["memoryMiB"], 15, "memoryMiB"),
-        (["memoryMiB"], 1.5, "memoryMiB"), (["memoryMiB"], .integer(.max), "memoryMiB"), (["cpu"], [], "cpu"),
-        (["cpu", "count"], 65, "cpu.count"), (["cpu", "sockets"], 3, "cpu.sockets"), (["kernel"], nil, "kernel"), (["kernel", "fd"], 2, "kernel.fd"),
-        (["kernel", "fd"], -1, "kernel.fd"), (["kernel", "path"], "/boot/vmlinuz", "kernel.path"), (["commandLine"], "a\u{0}b", "commandLine"),
-        (["system", "serial"], "a\u{0}", "system.serial"), (["disks"], [:], "disks"), (["disks", "0", "fd"], 5, "disks[0].fd"),
-        (["disks", "0", "id"], "", "disks[0].id"), (["networks", "0", "fds"], [], "networks[0].fds"),
-        (["networks", "0", "fds"], [7, 12, 13], "networks[0].fds"), (["networks", "0", "fds"], [7, 7], "networks[0].fds[1]"),
-        (["networks", "0", "mac"], "01:00:5e:00:00:01", "networks[0].mac"), (["networks", "0", "mac"], "fa:16:3e:0:0:1", "networks[0].mac"),
-        (["networks", "0", "mtu"], 67, "networks[0].mtu"), (["networks", "0", "id"], "virtio-disk0", "networks[0].id"),
-        (["console", "logLimitBytes"], 0, "console.logLimitBytes"), (["control", "listen"], 9, "control.listen"),
-        (["rng"], "yes", "rng"), (["onGuestReset"], "explode", "onGuestReset"), (["surprise"], 1, "surprise"),
-    ] as [([String], JSONValue?, String)])
+    @Test(
+        arguments: [
+            (["version"], JSONValue.integer(2), "version"), (["version"], nil, "version"), (["name"], "", "name"),
+            (["name"], 5, "name"),
+            (["uuid"], "3f0a2b1c", "uuid"), (["uuid"], "3f0a2b1c-0001-4c4b-9f5e-0123456789zz", "uuid"),
+            (["memoryMiB"], 15, "memoryMiB"),
+            (["memoryMiB"], 1.5, "memoryMiB"), (["memoryMiB"], .integer(.max), "memoryMiB"), (["cpu"], [], "cpu"),
+            (["cpu", "count"], 65, "cpu.count"), (["cpu", "sockets"], 3, "cpu.sockets"), (["kernel"], nil, "kernel"),
+            (["kernel", "fd"], 2, "kernel.fd"),
+            (["kernel", "fd"], -1, "kernel.fd"), (["kernel", "path"], "/boot/vmlinuz", "kernel.path"),
+            (["commandLine"], "a\u{0}b", "commandLine"),
+            (["system", "serial"], "a\u{0}", "system.serial"), (["disks"], [:], "disks"),
+            (["disks", "0", "fd"], 5, "disks[0].fd"),
+            (["disks", "0", "id"], "", "disks[0].id"), (["networks", "0", "fds"], [], "networks[0].fds"),
+            (["networks", "0", "fds"], [7, 12, 13], "networks[0].fds"),
+            (["networks", "0", "fds"], [7, 7], "networks[0].fds[1]"),
+            (["networks", "0", "mac"], "01:00:5e:00:00:01", "networks[0].mac"),
+            (["networks", "0", "mac"], "fa:16:3e:0:0:1", "networks[0].mac"),
+            (["networks", "0", "mtu"], 67, "networks[0].mtu"),
+            (["networks", "0", "id"], "virtio-disk0", "networks[0].id"),
+            (["console", "logLimitBytes"], 0, "console.logLimitBytes"), (["control", "listen"], 9, "control.listen"),
+            (["rng"], "yes", "rng"), (["onGuestReset"], "explode", "onGuestReset"), (["surprise"], 1, "surprise"),
+        ] as [([String], JSONValue?, String)])
     func refusesAndNamesThePlace(path: [String], value: JSONValue?, place: String) throws {
         let text = try changed(path, value)
         let refusal = #expect(throws: ConfigurationError.self) { try GuestConfiguration(parsing: text) }
@@ -96,7 +113,8 @@ struct GuestConfigurationTests {
                 case 0: damaged[position] = UInt8.random(in: 0...255, using: &random)
                 case 1: damaged.remove(at: position)
                 case 2: damaged[position] = UInt8.random(in: 0x30...0x39, using: &random)
-                default: damaged.replaceSubrange(position..<min(position + 8, damaged.count), with: Array("99999999".utf8))
+                default:
+                    damaged.replaceSubrange(position..<min(position + 8, damaged.count), with: Array("99999999".utf8))
                 }
             }
             if (try? GuestConfiguration(parsing: damaged)) != nil { readable += 1 }

@@ -4,7 +4,8 @@ import Testing
 
 struct MessageTests {
     private static let commands: [MonitorCommand] = [
-        .qmpCapabilities, .status, .stats, .pause, .resume, .powerButton, .reset, .quit, .console(bytes: 100), .balloon(targetMiB: 128),
+        .qmpCapabilities, .status, .stats, .pause, .resume, .powerButton, .reset, .quit, .console(bytes: 100),
+        .balloon(targetMiB: 128),
         .getfd(name: "a"), .closefd(name: "a"), .save(fdname: "a"), .restore(fdname: "a"),
     ]
 
@@ -18,11 +19,14 @@ struct MessageTests {
     }
 
     @Test(arguments: [
-        ("", "GenericError"), ("nonsense", "GenericError"), ("[]", "GenericError"), ("{}", "GenericError"), (#"{"execute":5}"#, "GenericError"),
+        ("", "GenericError"), ("nonsense", "GenericError"), ("[]", "GenericError"), ("{}", "GenericError"),
+        (#"{"execute":5}"#, "GenericError"),
         (#"{"execute":"launch"}"#, "CommandNotFound"), (#"{"execute":"no such command"}"#, "CommandNotFound"),
-        (#"{"execute":"status","more":1}"#, "GenericError"), (#"{"execute":"status","arguments":{"a":1}}"#, "GenericError"),
+        (#"{"execute":"status","more":1}"#, "GenericError"),
+        (#"{"execute":"status","arguments":{"a":1}}"#, "GenericError"),
         (#"{"execute":"status","arguments":5}"#, "GenericError"), (#"{"execute":"balloon"}"#, "GenericError"),
-        (#"{"execute":"balloon","arguments":{"targetMiB":0}}"#, "GenericError"), (#"{"execute":"console","arguments":{"bytes":-1}}"#, "GenericError"),
+        (#"{"execute":"balloon","arguments":{"targetMiB":0}}"#, "GenericError"),
+        (#"{"execute":"console","arguments":{"bytes":-1}}"#, "GenericError"),
         (#"{"execute":"getfd","arguments":{"fdname":""}}"#, "GenericError"),
     ])
     func lineThatIsNoRequestIsRefusedByItsClass(line: String, errorClass: String) {
@@ -31,14 +35,19 @@ struct MessageTests {
     }
 
     @Test func refusedRequestKeepsItsID() throws {
-        let error = #expect(throws: RequestError.self) { try MonitorRequest(parsing: Array(#"{"execute":"launch","id":[1]}"#.utf8)) }
+        let error = #expect(throws: RequestError.self) {
+            try MonitorRequest(parsing: Array(#"{"execute":"launch","id":[1]}"#.utf8))
+        }
         #expect(error?.reply.id == [1])
     }
 
-    @Test(arguments: [
-        .resume, .stop, .reset(guest: true, reason: "guest-reset"), .shutdown(guest: false, reason: "host-qmp-quit"), .powerdown,
-        .guestPanicked(reason: "crash"), .internalError(reason: "vcpu 0: triple fault"), .other(name: "NEW", data: ["a": 1]),
-    ] as [MonitorEvent.News])
+    @Test(
+        arguments: [
+            .resume, .stop, .reset(guest: true, reason: "guest-reset"),
+            .shutdown(guest: false, reason: "host-qmp-quit"), .powerdown,
+            .guestPanicked(reason: "crash"), .internalError(reason: "vcpu 0: triple fault"),
+            .other(name: "NEW", data: ["a": 1]),
+        ] as [MonitorEvent.News])
     func eventReadsBackEqual(news: MonitorEvent.News) throws {
         let message = MonitorMessage.event(MonitorEvent(news, seconds: 1_700_000_000, microseconds: 12))
         #expect(try MonitorMessage(parsing: message.line.dropLast()) == message)
@@ -47,7 +56,8 @@ struct MessageTests {
     @Test func repliesAndGreetingReadBackEqual() throws {
         let refusal = MonitorRefusal(.stateNotAllowed, "the machine is off")
         let messages: [MonitorMessage] = [
-            .greeting(version: "0.1"), .reply(MonitorReply(id: 3, outcome: .success([:]))), .reply(MonitorReply(id: nil, outcome: .failure(refusal))),
+            .greeting(version: "0.1"), .reply(MonitorReply(id: 3, outcome: .success([:]))),
+            .reply(MonitorReply(id: nil, outcome: .failure(refusal))),
         ]
         for message in messages { #expect(try MonitorMessage(parsing: message.line.dropLast()) == message) }
         for text in ["", "{}", "5", #"{"error":{}}"#, #"{"event":"STOP"}"#] {
@@ -57,7 +67,8 @@ struct MessageTests {
 
     @Test func statusReadsBackEqualInEveryState() throws {
         for state in RunState.allCases {
-            let status = MachineStatus(state: state, reason: state.executes ? nil : "why", name: "n", uuid: "u", pid: 42, uptimeNanoseconds: 5)
+            let status = MachineStatus(
+                state: state, reason: state.executes ? nil : "why", name: "n", uuid: "u", pid: 42, uptimeNanoseconds: 5)
             #expect(try MachineStatus(json: status.json) == status)
             #expect(status.json["running"]?.boolValue == (state == .running))
         }
@@ -70,7 +81,8 @@ struct MessageTests {
         network.sendDrops = 2
         var statistics = MachineStatistics(
             vcpus: [VCPUStatistics(id: 0, cpuNanoseconds: 7, thread: 99)], memoryMiB: 256, residentKiB: 9000,
-            balloon: BalloonReport(actualMiB: 256, targetMiB: 128, statistics: ["free-memory": 1 << 30]), disks: [disk], networks: [network])
+            balloon: BalloonReport(actualMiB: 256, targetMiB: 128, statistics: ["free-memory": 1 << 30]), disks: [disk],
+            networks: [network])
         #expect(try MachineStatistics(json: statistics.json) == statistics)
         statistics.balloon = nil
         #expect(try MachineStatistics(json: statistics.json) == statistics)
@@ -83,7 +95,9 @@ struct MessageTests {
             #expect(try ConsoleTail(json: tail.json) == tail)
         }
         #expect(ConsoleTail(bytes: Array("login: ".utf8)).json["text"] == "login: ")
-        for text in ["A", "A===", "AA=A", "AAA*"] { #expect(throws: JSONMemberError.self) { try ConsoleTail(json: ["base64": .string(text)]) } }
+        for text in ["A", "A===", "AA=A", "AAA*"] {
+            #expect(throws: JSONMemberError.self) { try ConsoleTail(json: ["base64": .string(text)]) }
+        }
     }
 
     @Test func damagedRequestsNeverTrap() {

@@ -7,8 +7,8 @@
 // sends a line without end, or keeps more descriptors than it may, is dropped. The guest hears nothing of it.
 import Glibc
 package import HostSystem
-package import MonitorProtocol
 package import JSON
+package import MonitorProtocol
 
 /// @unchecked: after init everything is touched on the loop's thread only.
 package final class ControlServer: @unchecked Sendable {
@@ -26,7 +26,9 @@ package final class ControlServer: @unchecked Sendable {
     private var clients: [CInt: ControlClient] = [:]
     private var isAccepting = true
 
-    package init(listening listener: consuming OwnedDescriptor, on loop: EventLoop, answer: @escaping Answer) throws(HostError) {
+    package init(listening listener: consuming OwnedDescriptor, on loop: EventLoop, answer: @escaping Answer)
+        throws(HostError)
+    {
         self.listener = listener
         self.loop = loop
         self.answer = answer

@@ -46,10 +46,14 @@ package final class MachineCommands {
             return ConsoleTail(bytes: tail).json
         case .balloon(let target): return try setBalloon(target)
         case .getfd(let name):
-            guard client.keepDescriptor(as: name) else { throw MonitorRefusal(.genericError, "no descriptor came with this line") }
+            guard client.keepDescriptor(as: name) else {
+                throw MonitorRefusal(.genericError, "no descriptor came with this line")
+            }
             return [:]
         case .closefd(let name):
-            guard client.closeDescriptor(named: name) else { throw MonitorRefusal(.genericError, "no descriptor has this name") }
+            guard client.closeDescriptor(named: name) else {
+                throw MonitorRefusal(.genericError, "no descriptor has this name")
+            }
             return [:]
         case .save(let name): return try save(to: try file(name, client))
         case .restore(let name): return try restore(from: try file(name, client))
@@ -70,12 +74,16 @@ package final class MachineCommands {
             throw MonitorRefusal(.stateNotAllowed, "\(error)")
         }
         // A machine that could not follow says so in its state, and here.
-        if driver.state == .internalError, request != .quit, let reason = driver.breakdown { throw MonitorRefusal(.genericError, reason) }
+        if driver.state == .internalError, request != .quit, let reason = driver.breakdown {
+            throw MonitorRefusal(.genericError, reason)
+        }
         return [:]
     }
 
     private func setBalloon(_ targetMiB: Int) throws(MonitorRefusal) -> JSONValue {
-        guard let balloon = machine.board.balloon else { throw MonitorRefusal(.deviceNotFound, "this machine has no balloon") }
+        guard let balloon = machine.board.balloon else {
+            throw MonitorRefusal(.deviceNotFound, "this machine has no balloon")
+        }
         let all = machine.configuration.memoryMiB
         guard targetMiB <= all else { throw MonitorRefusal(.genericError, "\(targetMiB) MiB of \(all)") }
         balloon.setTarget(pages: UInt32(clamping: (all - targetMiB) * 256))
@@ -88,7 +96,9 @@ package final class MachineCommands {
         guard driver.state == .paused else {
             throw MonitorRefusal(.stateNotAllowed, "the machine is in state \(driver.state.rawValue): pause it first")
         }
-        guard let number = client.descriptor(named: name) else { throw MonitorRefusal(.genericError, "no descriptor has this name") }
+        guard let number = client.descriptor(named: name) else {
+            throw MonitorRefusal(.genericError, "no descriptor has this name")
+        }
         var status = stat()
         // SAFETY: fills a local. Anything but a file could make the machine's driver wait.
         guard unsafe fstat(number, &status) == 0, status.st_mode & S_IFMT == S_IFREG else {
@@ -100,11 +110,15 @@ package final class MachineCommands {
     private func save(to number: CInt) throws(MonitorRefusal) -> JSONValue {
         let bytes: [UInt8]
         do { bytes = try machine.saveState() } catch { throw MonitorRefusal(.genericError, "\(error)") }
-        guard ftruncate(number, 0) == 0 else { throw MonitorRefusal(.genericError, "empty the file: \(errorName(errno))") }
+        guard ftruncate(number, 0) == 0 else {
+            throw MonitorRefusal(.genericError, "empty the file: \(errorName(errno))")
+        }
         var written = 0
         while written < bytes.count {
             // SAFETY: reads the rest of the array.
-            let done = unsafe bytes.withUnsafeBytes { unsafe pwrite(number, $0.baseAddress.map { unsafe $0 + written }, $0.count - written, off_t(written)) }
+            let done = unsafe bytes.withUnsafeBytes {
+                unsafe pwrite(number, $0.baseAddress.map { unsafe $0 + written }, $0.count - written, off_t(written))
+            }
             if done < 0, errno == EINTR { continue }
             guard done > 0 else { throw MonitorRefusal(.genericError, "write the state: \(errorName(errno))") }
             written += done
@@ -114,7 +128,9 @@ package final class MachineCommands {
 
     private func restore(from number: CInt) throws(MonitorRefusal) -> JSONValue {
         let count = lseek(number, 0, SEEK_END)
-        guard count > 0, count <= 64 << 20 else { throw MonitorRefusal(.genericError, "\(count) bytes are no saved state") }
+        guard count > 0, count <= 64 << 20 else {
+            throw MonitorRefusal(.genericError, "\(count) bytes are no saved state")
+        }
         var bytes = [UInt8](repeating: 0, count: Int(count))
         // SAFETY: fills at most the array's own length.
         guard unsafe pread(number, &bytes, bytes.count, 0) == bytes.count else {

@@ -21,7 +21,8 @@ package final class MachineMonitor: @unchecked Sendable {
     ///   - staysWhenOff: a machine that is off waits for a client's `quit`.
     ///   - complain: takes what the operator should read.
     package init(
-        _ machine: GuestMachine, log: ConsoleOutput?, signals: consuming EndingSignals, begin: UInt64, staysWhenOff: Bool,
+        _ machine: GuestMachine, log: ConsoleOutput?, signals: consuming EndingSignals, begin: UInt64,
+        staysWhenOff: Bool,
         complain: @escaping (String) -> Void
     ) throws(HostError) {
         self.machine = machine
@@ -50,7 +51,9 @@ package final class MachineMonitor: @unchecked Sendable {
     /// Lets clients in; they may have connected before.
     package func serve(listening socket: consuming OwnedDescriptor) throws(HostError) {
         server = try ControlServer(listening: socket, on: loop) { [weak self] command, client in
-            guard let self, let commands else { return .failure(MonitorRefusal(.genericError, "the monitor is ending")) }
+            guard let self, let commands else {
+                return .failure(MonitorRefusal(.genericError, "the monitor is ending"))
+            }
             let answer = commands.perform(command, for: client)
             endIfDone()
             return answer

@@ -31,7 +31,8 @@ final class KernelQueuePair: Sendable {
         guard wanted & ~vhost.features == 0, queues.count == 2 else { return false }
         var rings: [VhostRing] = []
         for queue in queues {
-            guard let queue, let call = queue.link.callDescriptor, let ring = Self.ring(queue, call: call, memory) else { return false }
+            guard let queue, let call = queue.link.callDescriptor, let ring = Self.ring(queue, call: call, memory)
+            else { return false }
             rings.append(ring)
         }
         let regions = memory.regions.map { region in
@@ -56,11 +57,13 @@ final class KernelQueuePair: Sendable {
             guard let range = try? unsafe memory.hostRange(at: address, byteCount: byteCount) else { return nil }
             return unsafe UInt64(UInt(bitPattern: range.start))
         }
-        guard let descriptors = host(addresses.descriptorTable, 16 * count), let available = host(addresses.availableRing, 6 + 2 * count),
+        guard let descriptors = host(addresses.descriptorTable, 16 * count),
+            let available = host(addresses.availableRing, 6 + 2 * count),
             let used = host(addresses.usedRing, 6 + 8 * count)
         else { return nil }
         return VhostRing(
-            size: queue.ring.size, position: queue.ring.position.nextAvailable, descriptorTable: descriptors, availableRing: available,
+            size: queue.ring.size, position: queue.ring.position.nextAvailable, descriptorTable: descriptors,
+            availableRing: available,
             usedRing: used, kick: queue.link.kickDescriptor, call: call)
     }
 
