@@ -42,7 +42,7 @@ int apus_host_wait_end(int pidfd, int milliseconds) {
 /* Between fork and exec: only calls that are safe after the fork of a program with threads. */
 static void become(const char *path, char *const arguments[], char *const environment[], const int *descriptors, int count,
                    int output, int error, int new_session, int report) {
-    int sources[64];
+    int sources[APUS_HOST_DESCRIPTOR_LIMIT];
     if (new_session && setsid() < 0) goto failed;
     struct sigaction action = {.sa_handler = SIG_DFL};
     for (int number = 1; number < 65; number++) sigaction(number, &action, NULL); /* some refuse: they are at default */
@@ -83,7 +83,7 @@ failed:;
 int apus_host_start(const char *path, char *const arguments[], char *const environment[], const int *descriptors, int count,
                     int output, int error, int new_session, int *pidfd) {
     int report[2];
-    if (count > 64) {
+    if (count > APUS_HOST_DESCRIPTOR_LIMIT) {
         errno = E2BIG;
         return -1;
     }

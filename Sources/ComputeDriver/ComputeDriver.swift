@@ -75,7 +75,7 @@ package struct SpawnRequest: Sendable {
     /// Content of the config drive: path → bytes ("openstack/latest/meta_data.json", …); nil: none wanted.
     package var configDrive: [String: [UInt8]]?
     /// Writes the data of the image of this id to a descriptor, verified; returns the byte count. The driver asks for the root
-    /// image and for the kernel and RAM disk that it names (`kernel_id`, `ramdisk_id`).
+    /// image and for the kernel and RAM disk that it names (`kernel_id`, `ramdisk_id`). What it throws, `spawn` throws.
     package var fetchImage: @Sendable (String, CInt) async throws -> Int64
     /// True: make it paused, so that Compute can wait for its ports before `resume`.
     package var startsPaused: Bool

@@ -2,6 +2,8 @@
 #pragma once
 #include <stdint.h>
 
+enum { APUS_HOST_DESCRIPTOR_LIMIT = 256 };
+
 /* Starts `path` with descriptors[i] as descriptor 3 + i and nothing else but /dev/null as input, `output` and `error`: in a
    session of its own, in "/", with default signal actions, umask 077 and no core dumps. Returns when exec succeeded: its pid,
    and its pidfd (close-on-exec). With new_session 0 it stays in our session (a helper that ends before we do). */

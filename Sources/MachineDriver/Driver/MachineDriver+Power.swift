@@ -87,9 +87,10 @@ extension MachineDriver {
                 }
                 session.setEndAsked(true)
                 do {
-                    guard try await shutDown(session, timeout: timeout, retryInterval: .seconds(10)) else {
+                    if try await !shutDown(session, timeout: timeout, retryInterval: .seconds(10)) {
                         session.setEndAsked(false)
-                        return false
+                        // It may have gone down in this very moment: then nobody else starts it again.
+                        if !session.isGone { return false }
                     }
                 } catch {
                     session.setEndAsked(false)
@@ -107,6 +108,7 @@ extension MachineDriver {
         try await locks.withLock(uuid) {
             try await translatingErrors(while: "delete instance \(uuid)") {
                 if let session = session(uuid) { try await session.end() }
+                try await blocking { [self] in try endStray(of: uuid) }
                 let saved = try? await blocking { [self] in try directory(uuid).machine() }
                 let known = Set(interfaces.map(\.deviceName))
                 let forgotten = (saved ?? nil)?.interfaces.filter { !known.contains($0.deviceName) } ?? []

@@ -39,7 +39,6 @@ extension MachineDriver {
                     try directory.save(process.identity)
                     return try adopt(process, of: uuid, run: run, isPaused: false)
                 }
-                session.setEndAsked(true)  // what happened before is told by the state, not as news
                 do {
                     try await session.connect(timeout: options.commandTimeout).cancellableValue()
                     // It went off while nobody looked: by the time operations begin it is gone.

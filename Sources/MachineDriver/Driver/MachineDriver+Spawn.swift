@@ -36,7 +36,8 @@ extension MachineDriver {
         // The descriptors keep the data, whatever happens to the cache meanwhile.
         try await blockingCancellably { [self, ramdisk] isCancelled in
             let directory = directory(plan.machine.uuid)
-            // Without a monitor it is what an earlier build left.
+            // What an earlier build left.
+            try endStray(of: plan.machine.uuid)
             try directory.remove()
             let draft = try directory.prepare()
             do {

@@ -38,15 +38,21 @@ extension MachineDriver {
             let session = try await blocking { [self] in try launch(machine, isPaused: isPaused) }
             do {
                 try await session.connect(timeout: options.startTimeout).cancellableValue()
+                session.setEndAsked(false)
                 guard !session.isGone, session.runState == .running || session.runState == .paused else {
                     throw HostFailure("start", "the machine", errno: ECHILD, remedy: "it ended at once")
                 }
             } catch {
-                let isOver = session.isGone
+                if error is CancellationError {
+                    await session.kill()
+                    throw error
+                }
+                // One that is about to end tells why by its own status.
+                _ = try? await session.ended.value(within: .seconds(1))
+                let status = session.endStatus
                 await session.kill()
-                if error is CancellationError { throw error }
                 let log = try await blocking { [self] in directory(uuid).monitorLogTail() }
-                throw MonitorStartFailure(cause: error, status: isOver ? nil : 9, log: log)
+                throw MonitorStartFailure(cause: error, status: status, log: log)
             }
         } catch {
             _ = try? await uncancelled { [self] in await unplug(machine.interfaces, of: uuid) }
@@ -58,6 +64,7 @@ extension MachineDriver {
     private func launch(_ machine: SavedMachine, isPaused: Bool) throws -> MonitorSession {
         let directory = directory(machine.uuid)
         let run = try makeRun(of: machine.uuid)
+        try endStray(of: machine.uuid)
         do {
             var inheritance = Inheritance()
             let memory = unsafe apus_host_memfd("machine")
@@ -87,6 +94,18 @@ extension MachineDriver {
             try? directory.save(nil as ProcessIdentity?)
             throw error
         }
+    }
+
+    /// Ends a monitor that is in no session: one that could not be examined when this service began. Blocking.
+    func endStray(of uuid: String) throws {
+        guard session(uuid) == nil, let identity = try directory(uuid).process(),
+            let process = try MonitorProcess.find(identity)
+        else { return }
+        process.kill()
+        guard apus_host_wait_end(process.pidfd.rawValue, 10_000) == 1 else {
+            throw HostFailure("end process", "\(identity.pid)", errno: ETIMEDOUT)
+        }
+        _ = process.reap()
     }
 
     /// A session in the table, its end watched; not connected yet.

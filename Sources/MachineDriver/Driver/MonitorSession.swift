@@ -35,9 +35,12 @@ final class MonitorSession: Sendable {
         /// What this service last asked for: an event that says the same is no news.
         var isPauseWanted: Bool
         var isKnown = false
-        var isEndAsked = false
+        /// At first it is: an end before the start succeeded is that start's failure, not news.
+        var isEndAsked = true
         var end: MachineRun.End?
         var isGone = false
+        /// waitpid's, where the process was our child.
+        var endStatus: CInt?
         /// Nobody here wants to know any more.
         var isAbandoned = false
     }
@@ -67,6 +70,7 @@ final class MonitorSession: Sendable {
 
     var runState: RunState { state.withLock { $0.runState } }
     var isGone: Bool { state.withLock { $0.isGone } }
+    var endStatus: CInt? { state.withLock { $0.endStatus } }
 
     /// From here on the process's end is seen.
     func watch() throws(HostFailure) {
@@ -76,6 +80,7 @@ final class MonitorSession: Sendable {
     private func processEnded(_ status: CInt?) {
         let (end, isAsked, isAbandoned, connection) = state.withLock { state in
             state.isGone = true
+            state.endStatus = status
             state.runState = .ended
             let end = state.end ?? (state.isEndAsked ? .shutdown : .crashed)
             state.end = end

@@ -3,9 +3,16 @@ import NIOCore
 import NIOPosix
 import Synchronization
 
+/// This driver's own threads: a disk that is copied for minutes must not hold up what others wait for on the shared ones.
+private let threads: NIOThreadPool = {
+    let pool = NIOThreadPool(numberOfThreads: 8)
+    pool.start()
+    return pool
+}()
+
 /// Runs `body` on a thread for blocking work, also for a cancelled task: what it made is known when this returns.
 func blocking<Result: Sendable>(_ body: @escaping @Sendable () throws -> Result) async throws -> Result {
-    try await NIOThreadPool.singleton.runIfActive(eventLoop: MultiThreadedEventLoopGroup.singleton.any(), body).get()
+    try await threads.runIfActive(eventLoop: MultiThreadedEventLoopGroup.singleton.any(), body).get()
 }
 
 /// As `blocking`, for long work that asks `isCancelled` between its pieces.
