@@ -36,6 +36,11 @@ import Testing
         #expect(try lines(options) { $0.error("a\nCRITICAL b\r") } == ["a\\nCRITICAL b\\r host=a"])
     }
 
+    @Test func `metadata cannot begin another line`() throws {
+        let options = LoggingOptions(defaultFormat: "%(message)s")
+        #expect(try lines(options) { $0.error("a", metadata: ["error": "b\nCRITICAL c"]) } == ["a error=b\\nCRITICAL c host=a"])
+    }
+
     @Test func `debug lines are written only with debug`() throws {
         let quiet = try lines(LoggingOptions(defaultFormat: "%(message)s")) { $0.debug("x") }
         #expect(quiet.isEmpty)

@@ -21,7 +21,7 @@ extension MachineDriver {
         for directory in [options.instancesPath, cache.directory] { try Files.makeDirectories(directory) }
         try Files.makeDirectories(options.runDirectory, mode: 0o700)
         guard unsafe access(options.monitorPath, X_OK) == 0 else {
-            throw HostFailure("find the machine monitor", options.monitorPath, remedy: "set [apus] monitor in nova.conf")
+            throw HostFailure("find the machine monitor", options.monitorPath, remedy: "set [apus] monitor_path in nova.conf")
         }
         try InstanceDirectory.removeDrafts(in: options.instancesPath)
         try cache.removeParts()

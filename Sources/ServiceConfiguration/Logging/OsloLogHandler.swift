@@ -52,7 +52,7 @@ package struct OsloLogHandler: LogHandler {
         all.merge(metadata) { _, new in new }
         if let explicit = event.metadata { all.merge(explicit) { _, new in new } }
         let message = event.message.description + (event.error.map { ": \($0)" } ?? "")
-        let values = all.mapValues(\.description)
+        let values = all.mapValues { Self.oneLine($0.description) }
         let milliseconds = Int((date.timeIntervalSince1970 * 1000).rounded(.down)) % 1000
         let extra = values.filter { !LogKey.placed.contains($0.key) }.sorted { $0.key < $1.key }
             .map { " \($0.key)=\($0.value)" }.joined()
