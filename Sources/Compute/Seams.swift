@@ -39,10 +39,20 @@ package protocol InstanceNetwork: Sendable {
     /// - Parameter portID: refresh this one VIF only.
     @discardableResult
     func refresh(_ instance: Instance, portID: String?, context: RequestContext) async throws -> NetworkInfo
+    /// Refreshes from the ports Neutron has now instead of those in the cache: the periodic repair.
+    @discardableResult
+    func heal(_ instance: Instance, context: RequestContext) async throws -> NetworkInfo
     /// What the info cache holds.
     func cached(_ instance: Instance) -> NetworkInfo
     /// Removes one VIF from the info cache, after network-vif-deleted.
     func forget(portID: String, of instance: Instance, context: RequestContext) async throws -> VIF?
+}
+
+extension InstanceNetwork {
+    @discardableResult
+    package func heal(_ instance: Instance, context: RequestContext) async throws -> NetworkInfo {
+        try await refresh(instance, portID: nil, context: context)
+    }
 }
 
 /// Phases of an operation in its notifications.

@@ -57,7 +57,7 @@ struct Application: Sendable {
             ComputeServices(
                 conductor: conductor, driver: selection.driver, books: tracker, network: network,
                 notifications: NovaNotifications(
-                    notifier: messaging.notifier,
+                    notifier: messaging.notifier, conductor: conductor,
                     options: .init(notifications: configuration.notifications, host: configuration.host),
                     logger: Logger(label: "nova.notifications")),
                 metadata: ConfigDriveMetadata(conductor: conductor, neutron: clients.neutron), glance: clients.glance,

@@ -64,7 +64,6 @@ package final class NeutronNetwork: InstanceNetwork {
         }
     }
 
-    /// Refreshes from Neutron's ports instead of the cached ones: what the periodic repair of the cache does.
     @discardableResult
     package func heal(_ instance: Instance, context: RequestContext) async throws -> NetworkInfo {
         try await alone(instance, context) { try await describe(instance, .current, context: context) }

@@ -31,21 +31,27 @@ package struct NovaNotifications: InstanceNotifications {
     }
 
     private let notifier: any Notifier
+    private let conductor: Conductor?
     private let options: Options
     private let legacy: LegacyPayload
     private let versioned: VersionedPayload
     private let now: @Sendable () -> NovaTime
     private let logger: Logger
 
+    /// - Parameter conductor: where fields come from that a payload needs and a message left out.
+    /// - Parameter instanceName: `instance_name_template`.
     package init(
-        notifier: any Notifier, options: Options, logger: Logger, now: @escaping @Sendable () -> NovaTime = { .now }
+        notifier: any Notifier, conductor: Conductor? = nil, options: Options, logger: Logger,
+        instanceName: @escaping @Sendable (Instance) -> String = Self.defaultName,
+        now: @escaping @Sendable () -> NovaTime = { .now }
     ) {
         self.notifier = notifier
+        self.conductor = conductor
         self.options = options
         self.logger = logger
         self.now = now
         legacy = LegacyPayload(imageEndpoint: options.imageEndpoint)
-        versioned = VersionedPayload(instanceName: { Self.name(of: $0) })
+        versioned = VersionedPayload(instanceName: instanceName)
     }
 
     package func instance(
@@ -53,6 +59,8 @@ package struct NovaNotifications: InstanceNotifications {
         extra: [String: JSONValue], fault: NovaException?, context: RequestContext
     ) async {
         let kind = NotificationKind.of(action)
+        guard options.notifications.sendsLegacy || options.notifications.sendsVersioned else { return }
+        let instance = await complete(instance, for: kind, context: context)
         var extra = extra
         if action == "exists" { addAuditPeriod(to: &extra) }
         let priority = fault != nil || phase == .error ? "ERROR" : "INFO"
@@ -89,6 +97,60 @@ package struct NovaNotifications: InstanceNotifications {
         }
     }
 
+    // MARK: Fields a message left out
+
+    /// The instance with what payloads show of it. Without an answer in time it goes as it is: the news matters more.
+    private func complete(_ instance: Instance, for kind: NotificationKind, context: RequestContext) async -> Instance {
+        var fields = ["flavor", "metadata", "system_metadata"]
+        if options.notifications.sendsVersioned {
+            fields.append("info_cache")
+            if kind.payload == .create { fields += ["keypairs", "tags"] }
+            if kind.payload == .create || kind.payload == .rebuild { fields.append("trusted_certs") }
+        }
+        let missing = fields.filter { !instance.object.isSet($0) }
+        guard let conductor, !missing.isEmpty else { return instance }
+        let loaded = await bounded {
+            let attributes = JSONValue.array(missing.map { .string($0) })
+            let answer = try await conductor.callClass(
+                "Instance", "get_by_uuid", [.string(instance.uuid)], ["expected_attrs": attributes], context: context)
+            return try Instance(primitive: answer)
+        }
+        var complete = instance
+        switch loaded {
+        case .success(let loaded):
+            for field in missing { loaded.object[field].map { complete.object.load(field, $0) } }
+        case .failure(let failure):
+            logger.debug(
+                "notification goes without fields that were not loaded",
+                metadata: ["instance": "\(instance.uuid)", "fields": "\(missing)", "reason": "\(failure)"])
+        }
+        return complete
+    }
+
+    private struct OutOfPatience: Error, CustomStringConvertible {
+        let patience: Duration
+        var description: String { "not done within \(patience)" }
+    }
+
+    /// What `body` comes to, or a failure once the patience is over.
+    private func bounded<Value: Sendable>(
+        _ body: @escaping @Sendable () async throws -> Value
+    ) async -> Result<Value, any Error> {
+        let patience = options.patience
+        return await withTaskGroup(of: Result<Value, any Error>.self) { group in
+            group.addTask {
+                do { return .success(try await body()) } catch { return .failure(error) }
+            }
+            group.addTask {
+                try? await Task.sleep(for: patience)
+                return .failure(OutOfPatience(patience: patience))
+            }
+            let first = await group.next()
+            group.cancelAll()
+            return first ?? .failure(OutOfPatience(patience: patience))
+        }
+    }
+
     // MARK: Sending
 
     private func sendLegacy(
@@ -111,26 +173,12 @@ package struct NovaNotifications: InstanceNotifications {
         _ topic: String, _ publisher: String, _ event: String, _ priority: String, _ payload: JSONValue,
         _ context: RequestContext
     ) async {
-        let failure = await withTaskGroup(of: String?.self) { group in
-            group.addTask { [notifier] in
-                do {
-                    try await notifier.notify(
-                        topic: topic, publisherID: publisher, eventType: event, priority: priority, payload: payload,
-                        context: context)
-                    return nil
-                } catch {
-                    return "\(error)"
-                }
-            }
-            group.addTask { [patience = options.patience] in
-                try? await Task.sleep(for: patience)
-                return "not accepted within \(patience)"
-            }
-            let first = await group.next() ?? nil
-            group.cancelAll()
-            return first
+        let outcome = await bounded { [notifier] in
+            try await notifier.notify(
+                topic: topic, publisherID: publisher, eventType: event, priority: priority, payload: payload,
+                context: context)
         }
-        if let failure {
+        if case .failure(let failure) = outcome {
             logger.warning(
                 "notification was not sent", metadata: ["event": "\(event)", "topic": "\(topic)", "reason": "\(failure)"])
         }
@@ -156,7 +204,7 @@ package struct NovaNotifications: InstanceNotifications {
     }
 
     /// "instance-00000007", Nova's default template.
-    private static func name(of instance: Instance) -> String {
+    package static func defaultName(_ instance: Instance) -> String {
         let digits = String(instance.id ?? 0, radix: 16)
         return "instance-" + String(repeating: "0", count: max(0, 8 - digits.count)) + digits
     }

@@ -20,7 +20,7 @@ actor InfoCacheHealer {
     func healOne(context: RequestContext) async throws {
         guard let instance = try await nextInstance(context) else { return }
         do {
-            try await network.refresh(instance, portID: nil, context: context)
+            try await network.heal(instance, context: context)
         } catch is CancellationError {
             throw CancellationError()
         } catch {

@@ -431,6 +431,16 @@ struct AllocationTests {
         #expect(info.map(\.id) == ["port-3", "port-1", "port-2"])
     }
 
+    @Test func healingFindsAPortTheCacheDoesNotKnow() async throws {
+        _ = try await allocate(nil)
+        cloud.port("port-9", ["device_id": .string(instance.uuid)])
+        conductor.state.withLock {
+            $0.answers["VirtualInterfaceList.get_by_instance_uuid"] = VirtualInterfaceList([], in: .zed).primitive
+        }
+        #expect(try await network.refresh(instance, portID: nil, context: .user).map(\.id) == ["new-1"])
+        #expect(try await network.heal(instance, context: .user).map(\.id) == ["new-1", "port-9"])
+    }
+
     @Test func aPortThatIsGoneLeavesTheCache() async throws {
         _ = try await allocate(Self.requests(["network_id": "net-a"], ["network_id": "net-a"]))
         cloud.state.withLock { $0.ports["new-1"] = nil }
