@@ -37,7 +37,7 @@ bench: monitor ## start, memory and boot beside QEMU, on the instruction-countin
 build: monitor service ## the three programs in .build/bin
 
 # Without a dynamic loader: it would cost milliseconds and megabytes for each guest. Still at a random address.
-STATIC_PIE := --disable-local-rpath -Xswiftc -static-executable -Xswiftc -use-ld=lld -Xswiftc -Xclang-linker -Xswiftc -static-pie
+STATIC_PIE := --disable-local-rpath -Xswiftc -static-executable -Xswiftc -use-ld=lld -Xswiftc -Xclang-linker -Xswiftc -static-pie -Xlinker --pack-dyn-relocs=relr
 monitor: install-packages
 	@[ -n "$(SWIFTC)" ] || { echo "no Swift toolchain: install Swift 6.3 and put it into PATH" >&2; exit 1; }
 	APUS_PARTS=monitor $(SWIFT) build -c release $(STATIC_PIE) --product apus-vmm --scratch-path .build/monitor
