@@ -1,6 +1,6 @@
-// When to send a heartbeat and when to give a silent broker up (AMQP 0-9-1 section 4.2.7). A peer sends at least twice in a
-// time-out, so three quarters of one without a byte are one heartbeat missed and half a period of grace: with the usual 60 s a
-// half-open connection is noticed within 45 s.
+// When to send a heartbeat and when to give a silent broker up (AMQP 0-9-1 section 4.2.7). RabbitMQ looks twice in a time-out
+// whether it has sent anything since it last looked, and sends a heartbeat only where it has not: a frame just after one look is
+// followed by up to a whole time-out of silence on a sound connection. Half a time-out more is a heartbeat that is missing.
 
 struct Heartbeat {
     enum Due: Equatable { case nothing, send, dead }
@@ -18,7 +18,7 @@ struct Heartbeat {
         lastReceived = now
     }
 
-    var silenceLimit: Duration { (timeout ?? .zero) * 3 / 4 }
+    var silenceLimit: Duration { (timeout ?? .zero) * 3 / 2 }
     private var sendInterval: Duration { (timeout ?? .zero) / rate }
 
     mutating func sent(at now: ContinuousClock.Instant) { lastSent = now }
