@@ -69,6 +69,7 @@ struct Application: Sendable {
             + [manager.runners, sampler, Reloader(sink: sink, reload: reload, logger: logger)]
             + (try Self.endpoint(configuration, metrics, sampler, messaging, parts.health, logger).map { [$0] } ?? [])
             + (notifier.watchdog.map { [$0] } ?? []) + [host]
+            + [ShutdownLimit(limit: configuration.compute.gracefulShutdownTimeout + .seconds(15), logger: logger)]
     }
 
     func run() async throws {
