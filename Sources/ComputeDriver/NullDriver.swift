@@ -35,8 +35,10 @@ package final class NullDriver: ComputeDriver {
 
     package init(
         resources: HostResources = HostResources(
-            vcpus: 8, memoryMiB: 16384, diskGiB: 100, diskFreeGiB: 100, hypervisorType: "QEMU", hypervisorVersion: 1_000_000,
-            cpuInfo: ["arch": "x86_64"], supportedInstances: [["x86_64", "kvm", "hvm"]], hypervisorHostname: "null.example")
+            vcpus: 8, memoryMiB: 16384, diskGiB: 100, diskFreeGiB: 100, hypervisorType: "QEMU",
+            hypervisorVersion: 1_000_000,
+            cpuInfo: ["arch": "x86_64"], supportedInstances: [["x86_64", "kvm", "hvm"]],
+            hypervisorHostname: "null.example")
     ) {
         self.resources = resources
         (events, eventSink) = AsyncStream.makeStream(bufferingPolicy: .bufferingNewest(256))
@@ -58,13 +60,15 @@ package final class NullDriver: ComputeDriver {
         try begin(.spawn, uuid)
         guard state.withLock({ $0.machines[uuid] == nil }) else {
             throw DriverError(
-                novaClass: "InstanceExists", tenantMessage: "Instance \(uuid) already exists on this host", fault: .caller)
+                novaClass: "InstanceExists", tenantMessage: "Instance \(uuid) already exists on this host",
+                fault: .caller)
         }
         for image in Self.images(of: request) { try await Self.discard(image, by: request.fetchImage) }
         try Task.checkCancellation()
         let machine = Machine(
             powerState: request.startsPaused ? .paused : .running, memoryMiB: request.instance.memoryMiB,
-            vcpus: request.instance.vcpus, interfaces: request.interfaces, console: Array("null: \(uuid) started\n".utf8))
+            vcpus: request.instance.vcpus, interfaces: request.interfaces,
+            console: Array("null: \(uuid) started\n".utf8))
         state.withLock { $0.machines[uuid] = machine }
     }
 
@@ -73,7 +77,8 @@ package final class NullDriver: ComputeDriver {
         return [root, request.instance.kernelID, request.instance.ramdiskID].compactMap { $0 }.filter { !$0.isEmpty }
     }
 
-    private static func discard(_ image: String, by fetch: @Sendable (String, CInt) async throws -> Int64) async throws {
+    private static func discard(_ image: String, by fetch: @Sendable (String, CInt) async throws -> Int64) async throws
+    {
         // SAFETY: a literal path; the descriptor is closed below.
         let descriptor = unsafe open("/dev/null", O_WRONLY | O_CLOEXEC)
         defer { close(descriptor) }
@@ -118,7 +123,9 @@ package final class NullDriver: ComputeDriver {
     package func pause(instanceUUID: String) async throws {
         try begin(.pause, instanceUUID)
         try withMachine(instanceUUID) { machine in
-            guard machine.powerState == .running || machine.powerState == .paused else { throw Self.notRunning(instanceUUID) }
+            guard machine.powerState == .running || machine.powerState == .paused else {
+                throw Self.notRunning(instanceUUID)
+            }
             machine.powerState = .paused
         }
     }
@@ -126,7 +133,9 @@ package final class NullDriver: ComputeDriver {
     package func unpause(instanceUUID: String) async throws {
         try begin(.unpause, instanceUUID)
         try withMachine(instanceUUID) { machine in
-            guard machine.powerState == .running || machine.powerState == .paused else { throw Self.notRunning(instanceUUID) }
+            guard machine.powerState == .running || machine.powerState == .paused else {
+                throw Self.notRunning(instanceUUID)
+            }
             machine.powerState = .running
         }
     }
@@ -139,7 +148,9 @@ package final class NullDriver: ComputeDriver {
     package func statistics(of instanceUUID: String) async throws -> MachineStatistics {
         try begin(.statistics, instanceUUID)
         return try withMachine(instanceUUID) { machine in
-            guard machine.powerState == .running || machine.powerState == .paused else { throw Self.notRunning(instanceUUID) }
+            guard machine.powerState == .running || machine.powerState == .paused else {
+                throw Self.notRunning(instanceUUID)
+            }
             var statistics = MachineStatistics()
             statistics.vcpuTimes = Array(repeating: 1_000_000_000, count: machine.vcpus)
             statistics.memoryMiB = machine.memoryMiB

@@ -32,7 +32,8 @@ package struct MachineDriverOptions: Sendable, Equatable {
         instancesPath: String, cacheSubdirectory: String = "_base", monitorPath: String, kvmPath: String = "/dev/kvm",
         runDirectory: String, instanceNameTemplate: String = "instance-%08x", hostname: String? = nil,
         ovsPath: String = "/usr/bin/ovs-vsctl", productVersion: String = "26.2.2", hypervisorVersion: Int = 1_000_000,
-        consoleLimitBytes: Int = 1 << 20, startTimeout: Duration = .seconds(60), commandTimeout: Duration = .seconds(10),
+        consoleLimitBytes: Int = 1 << 20, startTimeout: Duration = .seconds(60),
+        commandTimeout: Duration = .seconds(10),
         quitTimeout: Duration = .seconds(10)
     ) {
         self.instancesPath = instancesPath
@@ -61,7 +62,8 @@ package struct MachineDriverOptions: Sendable, Equatable {
         }
         let digits = String(id, radix: kind == "x" ? 16 : 10)
         let padding = max(0, min(Int(width) ?? 0, 64) - digits.count)
-        return instanceNameTemplate[..<percent] + String(repeating: width.hasPrefix("0") ? "0" : " ", count: padding) + digits
+        return instanceNameTemplate[..<percent] + String(repeating: width.hasPrefix("0") ? "0" : " ", count: padding)
+            + digits
             + rest.dropFirst(width.count + 1)
     }
 }

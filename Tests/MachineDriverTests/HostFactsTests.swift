@@ -37,14 +37,19 @@ struct HostFactsTests {
 
     @Test func traitsNameOnlyWhatIsThere() {
         let traits = Traits.of(ProcessorInfo(cpuinfo: cpuinfo))
-        #expect(traits.isSuperset(of: ["COMPUTE_IMAGE_TYPE_RAW", "HW_CPU_X86_AVX2", "HW_CPU_X86_AESNI", "HW_CPU_HYPERTHREADING"]))
+        #expect(
+            traits.isSuperset(of: [
+                "COMPUTE_IMAGE_TYPE_RAW", "HW_CPU_X86_AVX2", "HW_CPU_X86_AESNI", "HW_CPU_HYPERTHREADING",
+            ]))
         #expect(!traits.contains("HW_CPU_X86_AVX") && !traits.contains("COMPUTE_IMAGE_TYPE_QCOW2"))
     }
 
     @Test func emptyTextsAreNoTrap() {
         let processors = ProcessorInfo(cpuinfo: "")
         #expect(processors.coresPerSocket == 1 && processors.threadsPerCore == 1)
-        #expect(HostFacts.count(list: "") == 0 && HostFacts.count(list: "0-3,6\n") == 5 && HostFacts.count(list: "7-1,x,-") == 0)
+        #expect(
+            HostFacts.count(list: "") == 0 && HostFacts.count(list: "0-3,6\n") == 5
+                && HostFacts.count(list: "7-1,x,-") == 0)
         #expect(HostFacts.memoryMiB(meminfo: "") == nil)
         #expect(HostFacts.memoryMiB(meminfo: "MemTotal:       16384000 kB\nMemFree: 1 kB\n") == 16000)
     }
@@ -63,7 +68,8 @@ struct HostFactsTests {
     }
 
     @Test(arguments: [
-        ("instance-%08x", 255, "instance-000000ff"), ("vm-%d", 7, "vm-7"), ("%5d-x", 42, "   42-x"), ("plain", 3, "plain3"),
+        ("instance-%08x", 255, "instance-000000ff"), ("vm-%d", 7, "vm-7"), ("%5d-x", 42, "   42-x"),
+        ("plain", 3, "plain3"),
         ("%s", 3, "%s3"), ("%", 1, "%1"),
     ])
     func instanceNamesFollowTheTemplate(template: String, id: Int, name: String) {

@@ -4,14 +4,17 @@ import Testing
 
 @testable import MachineDriver
 
-private func has(_ program: String) -> Bool { access("/usr/bin/\(program)", X_OK) == 0 || access("/usr/sbin/\(program)", X_OK) == 0 }
+private func has(_ program: String) -> Bool {
+    access("/usr/bin/\(program)", X_OK) == 0 || access("/usr/sbin/\(program)", X_OK) == 0
+}
 
 struct ISO9660Tests {
     private let content: [String: [UInt8]] = [
         "openstack/latest/meta_data.json": Array("{\"uuid\": \"0d3a\"}".utf8),
         "openstack/latest/user_data": [UInt8](repeating: 0x41, count: 5000),
         "openstack/latest/vendor_data.json": Array("{}".utf8), "openstack/latest/vendor_data2.json": [],
-        "openstack/2012-08-10/meta_data.json": Array("old".utf8), "openstack/2013-04-04/meta_data.json": Array("newer".utf8),
+        "openstack/2012-08-10/meta_data.json": Array("old".utf8),
+        "openstack/2013-04-04/meta_data.json": Array("newer".utf8),
         "openstack/content/0000": Array("injected".utf8), "ec2/latest/meta-data.json": Array("{\"ami\": 1}".utf8),
         "a name with späces and ünicode.tar.gz": Array("name".utf8),
     ]
@@ -60,10 +63,13 @@ struct ISO9660Tests {
             }
             let list = try run(["isoinfo", option, "-f", "-i", path]).text.split(separator: "\n").map(String.init)
             let names = content.keys.filter { option == "-R" || $0.allSatisfy(\.isASCII) }
-            #expect(Set(list).isSuperset(of: names.map { "/" + $0 + (option == "-J" ? ";1" : "") }), "\(option): \(list)")
+            #expect(
+                Set(list).isSuperset(of: names.map { "/" + $0 + (option == "-J" ? ";1" : "") }), "\(option): \(list)")
         }
         let description = try run(["isoinfo", "-d", "-i", path]).text
-        #expect(description.contains("Volume id: config-2") && description.contains("Joliet") && description.contains("Rock Ridge"), "\(description)")
+        #expect(
+            description.contains("Volume id: config-2") && description.contains("Joliet")
+                && description.contains("Rock Ridge"), "\(description)")
     }
 
     @Test(.enabled(if: has("xorriso"), "needs xorriso"))
@@ -94,7 +100,10 @@ struct ISO9660Tests {
         defer { withExtendedLifetime(scratch) {} }
         for number in [0, 7, 299] {
             for option in ["-R", "-J"] {
-                let read = try run(["isoinfo", option, "-i", path, "-x", "/openstack/content/a_rather_long_name_\(number)" + (option == "-J" ? ";1" : "")])
+                let read = try run([
+                    "isoinfo", option, "-i", path, "-x",
+                    "/openstack/content/a_rather_long_name_\(number)" + (option == "-J" ? ";1" : ""),
+                ])
                 #expect(read.text == "\(number)", "\(option) \(number)")
             }
         }
@@ -104,7 +113,8 @@ struct ISO9660Tests {
     }
 
     @Test(arguments: [
-        "", "/a", "a//b", "../x", "a/./b", "a/", "a:b", "a\u{0}b", "1/2/3/4/5/6/7/8/9", String(repeating: "x", count: 65), "\u{1F600}",
+        "", "/a", "a//b", "../x", "a/./b", "a/", "a:b", "a\u{0}b", "1/2/3/4/5/6/7/8/9",
+        String(repeating: "x", count: 65), "\u{1F600}",
     ])
     func pathsThatNoImageCanHoldAreRefused(path: String) {
         #expect(throws: ConfigDriveError.self) { try image([path: [1]]) }
@@ -112,6 +122,8 @@ struct ISO9660Tests {
 
     @Test func fileThatIsADirectoryTooIsRefused() {
         #expect(throws: ConfigDriveError.self) { try image(["a": [1], "a/b": [2]]) }
-        #expect(throws: ConfigDriveError.self) { try image(["x": [UInt8](repeating: 0, count: FileTree.byteLimit + 1)]) }
+        #expect(throws: ConfigDriveError.self) {
+            try image(["x": [UInt8](repeating: 0, count: FileTree.byteLimit + 1)])
+        }
     }
 }

@@ -28,7 +28,8 @@ struct ImageCacheTests {
                         counter.value.add(1, ordering: .relaxed)
                         try await Task.sleep(for: .milliseconds(20))
                         return Int64(write(descriptor, "data", 4))
-                    } check: { _ in }
+                    } check: { _ in
+                    }
                     return try Files.byteCount(of: file, named: "abc")
                 }
             }
@@ -43,15 +44,25 @@ struct ImageCacheTests {
 
     @Test func failedCutRefusedAndCancelledDownloadsLeaveNothing() async throws {
         await #expect(throws: Broken.self) {
-            try await cache.open("abc") { _, descriptor in _ = write(descriptor, "da", 2); throw Broken() } check: { _ in }
+            try await cache.open("abc") { _, descriptor in
+                _ = write(descriptor, "da", 2); throw Broken()
+            } check: { _ in
+            }
         }
         #expect(scratch.names("/_base") == [])
         await #expect(throws: ImageCut.self) {
-            try await cache.open("abc") { _, descriptor in _ = write(descriptor, "da", 2); return 4 } check: { _ in }
+            try await cache.open("abc") { _, descriptor in
+                _ = write(descriptor, "da", 2); return 4
+            } check: { _ in
+            }
         }
         #expect(scratch.names("/_base") == [])
         await #expect(throws: Broken.self) {
-            try await cache.open("abc") { _, descriptor in Int64(write(descriptor, "da", 2)) } check: { _ in throw Broken() }
+            try await cache.open("abc") { _, descriptor in
+                Int64(write(descriptor, "da", 2))
+            } check: { _ in
+                throw Broken()
+            }
         }
         #expect(scratch.names("/_base") == [])
         let shared = cache
@@ -60,10 +71,14 @@ struct ImageCacheTests {
                 _ = write(descriptor, "da", 2)
                 try await Task.sleep(for: .seconds(60))
                 return 2
-            } check: { _ in }
+            } check: { _ in
+            }
         }
         _ = try await eventually("the download began") { scratch.names("/_base").isEmpty ? nil : true }
-        let waiter = Task { try await shared.open("abc", fetch: { _, descriptor in Int64(write(descriptor, "whole", 5)) }, check: { _ in }) }
+        let waiter = Task {
+            try await shared.open(
+                "abc", fetch: { _, descriptor in Int64(write(descriptor, "whole", 5)) }, check: { _ in })
+        }
         download.cancel()
         await #expect(throws: CancellationError.self) { _ = try await download.value }
         // Who waited for it is not harmed.

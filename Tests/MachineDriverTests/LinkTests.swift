@@ -7,9 +7,12 @@ import Testing
 
 @testable import MachineDriver
 
-private func port(_ type: String, bridge: String? = nil, device: String = "tap0", mtu: Int? = nil, mac: String = "fa:16:3e:aa:bb:cc") -> InterfaceRequest {
+private func port(
+    _ type: String, bridge: String? = nil, device: String = "tap0", mtu: Int? = nil, mac: String = "fa:16:3e:aa:bb:cc"
+) -> InterfaceRequest {
     InterfaceRequest(
-        portID: "3fa85f64-5717-4562-b3fc-2c963f66afa6", macAddress: mac, type: type, bridge: bridge, deviceName: device, mtu: mtu,
+        portID: "3fa85f64-5717-4562-b3fc-2c963f66afa6", macAddress: mac, type: type, bridge: bridge, deviceName: device,
+        mtu: mtu,
         details: [:])
 }
 
@@ -24,8 +27,10 @@ struct PlugPlanTests {
         var hybrid = port("ovs", bridge: "br-int")
         hybrid.details["ovs_hybrid_plug"] = true
         for (interface, words) in [
-            (port("binding_failed"), "could not bind"), (port("unbound"), "could not bind"), (port("vhostuser"), "vhostuser"), (hybrid, "hybrid"),
-            (port("bridge", bridge: "../x"), "bridge"), (port("bridge"), "bridge"), (port("tap", device: "-x"), "network device"),
+            (port("binding_failed"), "could not bind"), (port("unbound"), "could not bind"),
+            (port("vhostuser"), "vhostuser"), (hybrid, "hybrid"),
+            (port("bridge", bridge: "../x"), "bridge"), (port("bridge"), "bridge"),
+            (port("tap", device: "-x"), "network device"),
             (port("tap", device: "sixteen-bytes-xx"), "network device"), (port("tap", device: "a/b"), "network device"),
             (port("tap", mac: "ff:ff:ff:ff:ff:ff"), "MAC"), (port("tap", mtu: 10), "MTU"),
         ] {
@@ -38,16 +43,20 @@ struct PlugPlanTests {
         let words = OpenVSwitch.addition(port("ovs", bridge: "br-int", mtu: 1450), to: "br-int", instanceUUID: "u")
         #expect(
             words.joined(separator: " ")
-                == "--if-exists del-port tap0 -- add-port br-int tap0 -- set Interface tap0 external_ids:iface-id=3fa85f64-5717-4562-b3fc-2c963f66afa6 external_ids:iface-status=active external_ids:attached-mac=\"fa:16:3e:aa:bb:cc\" external_ids:vm-uuid=u mtu_request=1450")
+                == "--if-exists del-port tap0 -- add-port br-int tap0 -- set Interface tap0 external_ids:iface-id=3fa85f64-5717-4562-b3fc-2c963f66afa6 external_ids:iface-status=active external_ids:attached-mac=\"fa:16:3e:aa:bb:cc\" external_ids:vm-uuid=u mtu_request=1450"
+        )
     }
 
     @Test func helperThatFailsOrHangsIsAnError() throws {
-        let ran = try MonitorProcess.run("/bin/sh", arguments: ["sh", "-c", "echo out; echo err >&2; exit 3"], timeoutMilliseconds: 10000)
+        let ran = try MonitorProcess.run(
+            "/bin/sh", arguments: ["sh", "-c", "echo out; echo err >&2; exit 3"], timeoutMilliseconds: 10000)
         #expect(ran.status == 3 && ran.output == "out\nerr\n")
         #expect(throws: HostFailure.self) {
             try MonitorProcess.run("/bin/sleep", arguments: ["sleep", "60"], timeoutMilliseconds: 50)
         }
-        #expect(throws: HostFailure.self) { try MonitorProcess.run("/nonexistent", arguments: ["x"], timeoutMilliseconds: 50) }
+        #expect(throws: HostFailure.self) {
+            try MonitorProcess.run("/nonexistent", arguments: ["x"], timeoutMilliseconds: 50)
+        }
     }
 }
 
@@ -57,7 +66,8 @@ struct LinkTests {
     private let tap = "apt\(getpid())", bridge = "apb\(getpid())"
 
     private func read(_ path: String) -> String? {
-        (try? String(contentsOfFile: "/sys/class/net/\(path)", encoding: .utf8))?.trimmingCharacters(in: .whitespacesAndNewlines)
+        (try? String(contentsOfFile: "/sys/class/net/\(path)", encoding: .utf8))?.trimmingCharacters(
+            in: .whitespacesAndNewlines)
     }
 
     @Test func tapIsInItsBridgeUntilItsDescriptorsAreClosed() throws {
@@ -102,7 +112,9 @@ struct LinkTests {
         }
         #expect(error.operatorMessage.contains("lo") && error.novaClass == "VirtualInterfacePlugException")
         #expect(apus_host_link_exists(tap) == 0)
-        #expect(throws: DriverError.self) { try plugger.plug(port("ovs", bridge: "br-int", device: tap), instanceUUID: "u", queueCount: 1) }
+        #expect(throws: DriverError.self) {
+            try plugger.plug(port("ovs", bridge: "br-int", device: tap), instanceUUID: "u", queueCount: 1)
+        }
         #expect(apus_host_link_exists(tap) == 0)
     }
 

@@ -2,6 +2,7 @@ import ComputeDriver
 import Foundation
 import Glibc
 import JSON
+import MonitorProtocol
 import Testing
 
 @testable import MachineDriver
@@ -49,7 +50,9 @@ struct MachineLifeTests {
         let configuration = try #require(report["configuration"])
         #expect(configuration["name"] == "instance-0000000a" && configuration["uuid"] == .string(fixture.uuid))
         #expect(configuration["cpu"] == ["count": 2, "sockets": 2, "cores": 1, "threads": 1])
-        #expect(configuration["system"]?["product"] == "OpenStack Nova" && configuration["system"]?["serial"] == .string(fixture.uuid))
+        #expect(
+            configuration["system"]?["product"] == "OpenStack Nova"
+                && configuration["system"]?["serial"] == .string(fixture.uuid))
         #expect(configuration["disks"]?.arrayValue?.map { $0["readOnly"] } == [false, true])
         let statistics = try await driver.statistics(of: fixture.uuid)
         #expect(statistics.memoryMiB == 64 && statistics.disks.map(\.name) == ["virtio-disk0", "virtio-disk1"])
@@ -66,7 +69,8 @@ struct MachineLifeTests {
         try await driver.spawn(fixture.request(words: "test.deaf"))
         #expect(try await !driver.softReboot(instance: fixture.instance(), timeout: .milliseconds(300)))
         #expect(try await driver.powerState(of: fixture.uuid) == .running)
-        try await driver.powerOff(instance: fixture.instance(), timeout: .milliseconds(300), retryInterval: .milliseconds(100))
+        try await driver.powerOff(
+            instance: fixture.instance(), timeout: .milliseconds(300), retryInterval: .milliseconds(100))
         #expect(try await driver.powerState(of: fixture.uuid) == .shutdown)
         try await driver.destroy(instance: fixture.instance(), interfaces: [], destroysDisks: true)
         fixture.expectNothingLeft()
@@ -121,13 +125,19 @@ struct MachineLifeTests {
         let pids: [pid_t]
         do {
             let driver = try await running.driver()
-            for machine in machines { try await driver.spawn(machine.request(startsPaused: machine.uuid == paused.uuid)) }
+            for machine in machines {
+                try await driver.spawn(machine.request(startsPaused: machine.uuid == paused.uuid))
+            }
             pids = try machines.map { try $0.pid() }
             // This service sees nothing any more: its sessions are gone, the processes are not.
             driver.abandonSessions()
         }
         kill(pids[2], SIGUSR1)
         kill(pids[3], SIGKILL)
+        _ = try await eventually("the other is off") {
+            let socket = off.options.runDirectory + "/\(off.uuid).control"
+            return try await MonitorSession.askStatus(at: socket, timeout: .seconds(5)).state == .shutdown ? true : nil
+        }
         _ = try await eventually("the dead one is gone") { try ProcessIdentity(pid: pids[3]) == nil ? true : nil }
         // Without its pid file one is found by its socket.
         try FileManager.default.removeItem(atPath: running.directory.file("monitor.pid"))
@@ -141,7 +151,9 @@ struct MachineLifeTests {
         try await driver.unpause(instanceUUID: paused.uuid)
         #expect(try await driver.powerState(of: paused.uuid) == .running)
         #expect(Set(try await driver.machines().map(\.instanceUUID)) == Set(machines.map(\.uuid)))
-        for machine in machines { try await driver.destroy(instance: machine.instance(), interfaces: [], destroysDisks: true) }
+        for machine in machines {
+            try await driver.destroy(instance: machine.instance(), interfaces: [], destroysDisks: true)
+        }
         running.expectNothingLeft()
         for pid in pids { #expect(try ProcessIdentity(pid: pid) == nil) }
     }
@@ -163,11 +175,15 @@ struct MachineLifeTests {
         var fixture = try DriverFixture()
         fixture.options.startTimeout = .seconds(2)
         let driver = try await fixture.driver()
-        let error = try await #require(throws: DriverError.self) { try await driver.spawn(fixture.request(words: word)) }
+        let error = try await #require(throws: DriverError.self) {
+            try await driver.spawn(fixture.request(words: word))
+        }
         var events = driver.events.makeAsyncIterator()
         #expect(error.fault == .host && !error.tenantMessage.contains("/"), "\(error.tenantMessage)")
         if word == "test.exit" {
-            #expect(error.operatorMessage.contains("fake: the machine is refused") && error.operatorMessage.contains("status 512"), "\(error)")
+            #expect(
+                error.operatorMessage.contains("fake: the machine is refused")
+                    && error.operatorMessage.contains("status 512"), "\(error)")
         }
         fixture.expectNothingLeft()
         try await driver.spawn(fixture.request())
@@ -209,7 +225,9 @@ struct MachineLifeTests {
         await #expect(throws: DriverError.self) {
             try await driver.powerOff(instance: fixture.instance(), timeout: .zero, retryInterval: .zero)
         }
-        await #expect(throws: DriverError.self) { try await driver.consoleOutput(instanceUUID: fixture.uuid, byteCount: 5) }
+        await #expect(throws: DriverError.self) {
+            try await driver.consoleOutput(instanceUUID: fixture.uuid, byteCount: 5)
+        }
     }
 
     @Test func missingMonitorIsToldAtTheStart() async throws {

@@ -35,7 +35,9 @@ struct NullDriverTests {
     @Test func failuresComeInTheirOrderAndEventsChangeTheState() async throws {
         let driver = NullDriver()
         driver.fail(.spawn, with: DriverError(novaClass: "ImageUnacceptable", tenantMessage: "no", fault: .caller))
-        let error = try await #require(throws: DriverError.self) { try await driver.spawn(request(startsPaused: false)) }
+        let error = try await #require(throws: DriverError.self) {
+            try await driver.spawn(request(startsPaused: false))
+        }
         #expect(error.novaClass == "ImageUnacceptable")
         try await driver.spawn(request(startsPaused: false))
         driver.happen(.crashed(uuid))

@@ -13,7 +13,9 @@ struct SpawnFailureTests {
     private func failure(_ fixture: DriverFixture, _ request: SpawnRequest) async throws -> DriverError {
         let driver = try await fixture.driver()
         let error = try await #require(throws: DriverError.self) { try await driver.spawn(request) }
-        #expect(!error.tenantMessage.contains("/tmp") && !error.tenantMessage.contains(fixture.scratch.path), "\(error.tenantMessage)")
+        #expect(
+            !error.tenantMessage.contains("/tmp") && !error.tenantMessage.contains(fixture.scratch.path),
+            "\(error.tenantMessage)")
         fixture.expectNothingLeft()
         return error
     }
@@ -28,21 +30,25 @@ struct SpawnFailureTests {
             try #require(try FileManager.default.attributesOfItem(atPath: fixture.directory.file(name))[.size] as? Int)
         }
         #expect(try size("disk") == 1 << 30 && size("disk.eph0") == 2 << 30)
-        let content = try #require(FileHandle(forReadingAtPath: fixture.directory.file("disk"))).readData(ofLength: 4097)
+        let content = try #require(FileHandle(forReadingAtPath: fixture.directory.file("disk"))).readData(
+            ofLength: 4097)
         #expect(content == Data(repeating: 0x5A, count: 4096) + [0])
         #expect(try Data(contentsOf: URL(fileURLWithPath: fixture.directory.ramdisk)) == Data("the RAM disk".utf8))
         try await driver.destroy(instance: fixture.instance(), interfaces: [], destroysDisks: true)
     }
 
     @Test func imageLargerThanTheFlavorIsRefused() throws {
-        let error = try #require(throws: DriverError.self) { try MachinePlan.rootByteCount(image: (1 << 30) + 1, flavor: 1 << 30) }
+        let error = try #require(throws: DriverError.self) {
+            try MachinePlan.rootByteCount(image: (1 << 30) + 1, flavor: 1 << 30)
+        }
         #expect(error.novaClass == "FlavorDiskTooSmall" && error.tenantMessage.contains("too small"))
         #expect(try MachinePlan.rootByteCount(image: 513, flavor: 0) == 1024)
     }
 
     @Test func contentThatIsNotRawIsRefused() async throws {
         let fixture = try DriverFixture()
-        let error = try await failure(fixture, fixture.request(image: [0x51, 0x46, 0x49, 0xFB] + [UInt8](repeating: 0, count: 600)))
+        let error = try await failure(
+            fixture, fixture.request(image: [0x51, 0x46, 0x49, 0xFB] + [UInt8](repeating: 0, count: 600)))
         #expect(error.novaClass == "ImageUnacceptable" && error.tenantMessage.contains("qcow2"))
         #expect(fixture.scratch.names("/instances/_base") == [])
     }
@@ -73,7 +79,8 @@ struct SpawnFailureTests {
     @Test func unboundPortIsRefusedBeforeAnythingIsMade() async throws {
         let fixture = try DriverFixture()
         let port = InterfaceRequest(
-            portID: "p", macAddress: "fa:16:3e:00:00:01", type: "binding_failed", bridge: nil, deviceName: "tapp", mtu: nil, details: [:])
+            portID: "p", macAddress: "fa:16:3e:00:00:01", type: "binding_failed", bridge: nil, deviceName: "tapp",
+            mtu: nil, details: [:])
         let error = try await failure(fixture, fixture.request(interfaces: [port]))
         #expect(error.novaClass == "VirtualInterfaceCreateException")
         #expect(fixture.scratch.names("/instances/_base") == [])
@@ -97,6 +104,8 @@ struct SpawnFailureTests {
         #expect(inDownload.tenantMessage.contains("no space left"), "\(inDownload)")
         // It fits into the cache, but not a second time.
         let inCopy = try await failure(fixture, fixture.request(image: [UInt8](repeating: 1, count: 600 << 10)))
-        #expect(inCopy.tenantMessage.contains("no space left") && inCopy.novaClass == "ComputeResourcesUnavailable", "\(inCopy)")
+        #expect(
+            inCopy.tenantMessage.contains("no space left") && inCopy.novaClass == "ComputeResourcesUnavailable",
+            "\(inCopy)")
     }
 }

@@ -29,7 +29,9 @@ struct StorageTests {
         #expect(throws: HostFailure.self) {
             try DiskFiles.copy(file, named: "source", to: target, byteCount: 0, isCancelled: { false })
         }
-        #expect(try Files.byteCount(of: Descriptor(opening: target, O_RDONLY), named: target) == 100 << 20, "an existing file is kept")
+        #expect(
+            try Files.byteCount(of: Descriptor(opening: target, O_RDONLY), named: target) == 100 << 20,
+            "an existing file is kept")
     }
 
     @Test func cancelledCopyLeavesNothing() throws {
@@ -46,7 +48,8 @@ struct StorageTests {
     private static let heads: [([UInt8], ImageFormat)] = [
         ([0x51, 0x46, 0x49, 0xFB], .qcow2), (Array("KDMV".utf8), .vmdk), (Array("# Disk DescriptorFile".utf8), .vmdk),
         (Array("conectix".utf8), .vhd), (Array("vhdxfile".utf8), .vhdx), (Array("QED\0".utf8), .qed), ([], .raw),
-        (Array("LUKS".utf8) + [0xBA, 0xBE], .luks), ([UInt8](repeating: 0, count: 64) + [0x7F, 0x10, 0xDA, 0xBE], .vdi),
+        (Array("LUKS".utf8) + [0xBA, 0xBE], .luks),
+        ([UInt8](repeating: 0, count: 64) + [0x7F, 0x10, 0xDA, 0xBE], .vdi),
         (Array("QFI".utf8), .raw), ([UInt8](repeating: 0, count: 510) + [0x55, 0xAA], .raw),
     ]
     @Test(arguments: heads)
@@ -55,14 +58,17 @@ struct StorageTests {
     }
 
     private let machine = SavedMachine(
-        uuid: "0d3a8b6a-1111-4222-8333-444455556666", name: "instance-1", memoryMiB: 64, vcpus: 2, sockets: 1, cores: 2, threads: 1,
+        uuid: "0d3a8b6a-1111-4222-8333-444455556666", name: "instance-1", memoryMiB: 64, vcpus: 2, sockets: 1, cores: 2,
+        threads: 1,
         commandLine: "a \"b\"", hasRAMDisk: true, hasEntropy: false,
         disks: [SavedMachine.Disk(id: "virtio-disk0", file: "disk", isReadOnly: false)], queueCount: 2,
         interfaces: [
             InterfaceRequest(
-                portID: "p", macAddress: "fa:16:3e:00:00:01", type: "bridge", bridge: "brq1", deviceName: "tap1", mtu: 1450,
+                portID: "p", macAddress: "fa:16:3e:00:00:01", type: "bridge", bridge: "brq1", deviceName: "tap1",
+                mtu: 1450,
                 details: ["port_filter": true]),
-            InterfaceRequest(portID: "q", macAddress: "m", type: "tap", bridge: nil, deviceName: "tap2", mtu: nil, details: [:]),
+            InterfaceRequest(
+                portID: "q", macAddress: "m", type: "tap", bridge: nil, deviceName: "tap2", mtu: nil, details: [:]),
         ])
 
     @Test func descriptionIsReadAsItWasWritten() throws {
@@ -72,7 +78,9 @@ struct StorageTests {
 
     @Test func damagedDescriptionsAreErrorsInWords() throws {
         guard case .object(let members) = machine.json else { return }
-        for key in members.keys { #expect(SavedMachine(json: .object(members.filter { $0.key != key })) == nil, "without \(key)") }
+        for key in members.keys {
+            #expect(SavedMachine(json: .object(members.filter { $0.key != key })) == nil, "without \(key)")
+        }
         var escaping = members
         escaping["disks"] = [["id": "x", "file": "../../etc/shadow", "readOnly": false]]
         #expect(SavedMachine(json: .object(escaping)) == nil)
@@ -123,11 +131,15 @@ struct StorageTests {
         #expect(directory.monitorLogTail(byteCount: 7) == "the end")
     }
 
-    @Test(arguments: [(ENOSPC, "no space left"), (EDQUOT, "quota"), (EROFS, "read-only"), (EIO, "input/output"), (EACCES, "operator")])
+    @Test(arguments: [
+        (ENOSPC, "no space left"), (EDQUOT, "quota"), (EROFS, "read-only"), (EIO, "input/output"), (EACCES, "operator"),
+    ])
     func hostFailuresSpeakToTenantAndOperatorApart(errno: CInt, words: String) {
-        let error = DriverError(HostFailure("write", "/var/lib/nova/secret", errno: errno), while: "create the disk of instance x")
+        let error = DriverError(
+            HostFailure("write", "/var/lib/nova/secret", errno: errno), while: "create the disk of instance x")
         #expect(error.tenantMessage.contains(words) && !error.tenantMessage.contains("/var"), "\(error.tenantMessage)")
-        #expect(error.operatorMessage.contains("/var/lib/nova/secret") && error.operatorMessage.contains("errno \(errno)"))
+        #expect(
+            error.operatorMessage.contains("/var/lib/nova/secret") && error.operatorMessage.contains("errno \(errno)"))
         #expect(error.fault == .host)
     }
 }

@@ -43,7 +43,11 @@ struct FileTree: Sendable {
                 guard part.utf16.count <= Self.nameLimit, part.utf8.count <= Self.nameByteLimit else {
                     throw ConfigDriveError(path: path, reason: "a name longer than \(Self.nameLimit) characters")
                 }
-                guard part.utf16.allSatisfy({ !(0xD800..<0xE000).contains($0) && !Self.forbidden.contains($0) && $0 >= 0x20 }) else {
+                guard
+                    part.utf16.allSatisfy({
+                        !(0xD800..<0xE000).contains($0) && !Self.forbidden.contains($0) && $0 >= 0x20
+                    })
+                else {
                     throw ConfigDriveError(path: path, reason: "a character that Joliet names cannot have")
                 }
             }

@@ -17,7 +17,9 @@ struct ISO9660Image {
     private let creationTime: [UInt8]
 
     /// - Parameter secondsSinceEpoch: the time all files bear.
-    static func build(_ content: [String: [UInt8]], volumeID: String, secondsSinceEpoch: Int) throws(ConfigDriveError) -> [UInt8] {
+    static func build(_ content: [String: [UInt8]], volumeID: String, secondsSinceEpoch: Int) throws(ConfigDriveError)
+        -> [UInt8]
+    {
         ISO9660Image(tree: try FileTree(content), volumeID: volumeID, secondsSinceEpoch: secondsSinceEpoch).layOut()
     }
 
@@ -83,7 +85,9 @@ struct ISO9660Image {
         put(RockRidge.reference, at: reference)
         for plan in plans {
             put(pathTable(plan, bigEndian: false, places: true), at: plan.pathTable)
-            put(pathTable(plan, bigEndian: true, places: true), at: plan.pathTable + Self.sectors(plan.pathTableByteCount))
+            put(
+                pathTable(plan, bigEndian: true, places: true),
+                at: plan.pathTable + Self.sectors(plan.pathTableByteCount))
             for directory in tree.directories.indices {
                 let records = records(of: directory, in: plan, files: files, reference: reference)
                 put(Self.pack(records), at: plan.extents[directory])
@@ -125,7 +129,9 @@ struct ISO9660Image {
         }
         var own = attributes(index, name: nil)
         if index == 0 && !plan.isJoliet {
-            own = RockRidge.sharing + own + RockRidge.continuation(sector: reference, byteCount: RockRidge.reference.count)
+            own =
+                RockRidge.sharing + own
+                + RockRidge.continuation(sector: reference, byteCount: RockRidge.reference.count)
         }
         var records = [
             record([0], extent(index), byteCount(index), isDirectory: true, own),
@@ -145,7 +151,8 @@ struct ISO9660Image {
             let entries =
                 plan.isJoliet
                 ? []
-                : RockRidge.attributes(isDirectory: false, linkCount: 1) + RockRidge.times(recordingTime) + RockRidge.name(file.name)
+                : RockRidge.attributes(isDirectory: false, linkCount: 1) + RockRidge.times(recordingTime)
+                    + RockRidge.name(file.name)
             let sector = child < files.count ? files[child] : 0
             named.append((name, record(name + version, sector, file.content.count, isDirectory: false, entries)))
         }
@@ -155,7 +162,9 @@ struct ISO9660Image {
     }
 
     /// ECMA-119 9.1.
-    private func record(_ name: [UInt8], _ extent: Int, _ byteCount: Int, isDirectory: Bool, _ systemUse: [UInt8]) -> [UInt8] {
+    private func record(_ name: [UInt8], _ extent: Int, _ byteCount: Int, isDirectory: Bool, _ systemUse: [UInt8])
+        -> [UInt8]
+    {
         var record: [UInt8] = [0, 0] + RockRidge.both(extent) + RockRidge.both(byteCount) + recordingTime
         record += [isDirectory ? 2 : 0, 0, 0, 1, 0, 0, 1, UInt8(truncatingIfNeeded: name.count)] + name
         if name.count % 2 == 0 { record.append(0) }

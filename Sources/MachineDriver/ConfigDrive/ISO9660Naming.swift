@@ -9,7 +9,8 @@ struct ISO9660Naming: Sendable {
 
     static func joliet(_ tree: FileTree) -> ISO9660Naming {
         func ucs2(_ name: String) -> [UInt8] { name.utf16.flatMap { [UInt8($0 >> 8), UInt8($0 & 0xFF)] } }
-        return ISO9660Naming(directories: tree.directories.map { ucs2($0.name) }, files: tree.files.map { ucs2($0.name) })
+        return ISO9660Naming(
+            directories: tree.directories.map { ucs2($0.name) }, files: tree.files.map { ucs2($0.name) })
     }
 
     /// 8.3 of A–Z, 0–9 and _; a name that another one of its directory has already gets a number.
@@ -19,7 +20,8 @@ struct ISO9660Naming: Sendable {
         for directory in tree.directories {
             var taken: Set<[UInt8]> = []
             for index in directory.directories {
-                directories[index] = unique(stem: reduced(tree.directories[index].name, to: 8), suffix: [], among: &taken)
+                directories[index] = unique(
+                    stem: reduced(tree.directories[index].name, to: 8), suffix: [], among: &taken)
             }
             for index in directory.files {
                 let name = tree.files[index].name

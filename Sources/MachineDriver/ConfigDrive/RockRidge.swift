@@ -37,7 +37,8 @@ enum RockRidge {
     /// ER: which extension this is; too long for the root's record.
     static let reference: [UInt8] = {
         let identifier = Array("RRIP_1991A".utf8)
-        let description = Array("THE ROCK RIDGE INTERCHANGE PROTOCOL PROVIDES SUPPORT FOR POSIX FILE SYSTEM SEMANTICS".utf8)
+        let description = Array(
+            "THE ROCK RIDGE INTERCHANGE PROTOCOL PROVIDES SUPPORT FOR POSIX FILE SYSTEM SEMANTICS".utf8)
         let source = Array("IEEE P1282".utf8)
         let lengths = [identifier.count, description.count, source.count].map { UInt8(truncatingIfNeeded: $0) }
         let byteCount = UInt8(truncatingIfNeeded: 8 + identifier.count + description.count + source.count)

@@ -49,7 +49,8 @@ extension MachineDriver {
         while clock.now < deadline {
             // A guest that is going down already, or a button that failed: what counts is whether it ends.
             do { try await session.pressPowerButton() } catch let error as CancellationError { throw error } catch {
-                logger.debug("power button failed", metadata: ["pid": "\(session.process.identity.pid)", "error": "\(error)"])
+                logger.debug(
+                    "power button failed", metadata: ["pid": "\(session.process.identity.pid)", "error": "\(error)"])
             }
             let interval = retryInterval > .zero ? retryInterval : timeout
             let wait = min(interval, clock.now.duration(to: deadline))

@@ -11,7 +11,9 @@ extension MachineDriver {
     }
 
     package func hostUptime() async throws -> String {
-        try await translatingErrors(while: "read the uptime of this host") { try await blocking { try HostFacts.uptimeLine() } }
+        try await translatingErrors(while: "read the uptime of this host") {
+            try await blocking { try HostFacts.uptimeLine() }
+        }
     }
 
     package func machines() async throws -> [MachineSummary] {

@@ -21,7 +21,8 @@ extension MachineDriver {
         for directory in [options.instancesPath, cache.directory] { try Files.makeDirectories(directory) }
         try Files.makeDirectories(options.runDirectory, mode: 0o700)
         guard unsafe access(options.monitorPath, X_OK) == 0 else {
-            throw HostFailure("find the machine monitor", options.monitorPath, remedy: "set [apus] monitor_path in nova.conf")
+            throw HostFailure(
+                "find the machine monitor", options.monitorPath, remedy: "set [apus] monitor_path in nova.conf")
         }
         try InstanceDirectory.removeDrafts(in: options.instancesPath)
         try cache.removeParts()
@@ -87,13 +88,15 @@ extension MachineDriver {
     /// Monitors without a directory: their instance was being made or removed when the service ended.
     private func endOrphans(besides known: Set<String>) async throws {
         let suffix = ".control"
-        for name in try await blocking({ [options] in try Files.names(in: options.runDirectory) }) where name.hasSuffix(suffix) {
+        for name in try await blocking({ [options] in try Files.names(in: options.runDirectory) })
+        where name.hasSuffix(suffix) {
             let uuid = String(name.dropLast(suffix.count))
             guard !known.contains(uuid), (try? checked(uuid)) != nil else { continue }
             let run = try await blocking { [self] in try makeRun(of: uuid) }
             if let process = try await process(listeningAt: run.controlSocket, of: uuid) {
                 logger.warning(
-                    "ending a monitor without an instance", metadata: ["instance": "\(uuid)", "pid": "\(process.identity.pid)"])
+                    "ending a monitor without an instance",
+                    metadata: ["instance": "\(uuid)", "pid": "\(process.identity.pid)"])
                 process.kill()
             }
             try await blocking { [self] in removeSockets(of: run) }

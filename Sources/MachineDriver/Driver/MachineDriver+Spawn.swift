@@ -12,13 +12,15 @@ extension MachineDriver {
             try await translatingErrors(while: "create instance \(uuid)") {
                 guard session(uuid) == nil else {
                     throw DriverError(
-                        novaClass: "InstanceExists", tenantMessage: "Instance \(uuid) already exists on this host.", fault: .caller)
+                        novaClass: "InstanceExists", tenantMessage: "Instance \(uuid) already exists on this host.",
+                        fault: .caller)
                 }
                 try await make(plan, fetch: request.fetchImage)
                 do {
                     try await start(plan.machine, isPaused: request.startsPaused)
                 } catch {
-                    _ = try? await uncancelled { [self] in try await blocking { [self] in try directory(uuid).remove() } }
+                    _ = try? await uncancelled { [self] in try await blocking { [self] in try directory(uuid).remove() }
+                    }
                     throw error
                 }
             }
@@ -58,7 +60,8 @@ extension MachineDriver {
         let size = try Files.byteCount(of: image, named: "image \(plan.imageID)")
         let byteCount = try MachinePlan.rootByteCount(image: size, flavor: plan.rootByteCount)
         try DiskFiles.copy(
-            image, named: "image \(plan.imageID)", to: draft.file("disk"), byteCount: byteCount, isCancelled: isCancelled)
+            image, named: "image \(plan.imageID)", to: draft.file("disk"), byteCount: byteCount,
+            isCancelled: isCancelled)
         try copy(plan.kernelID, kernel, to: draft.kernel, isCancelled: isCancelled)
         if let ramdisk, let id = plan.ramdiskID { try copy(id, ramdisk, to: draft.ramdisk, isCancelled: isCancelled) }
         for disk in plan.emptyDisks { try DiskFiles.makeEmpty(draft.file(disk.file), byteCount: disk.byteCount) }

@@ -14,7 +14,8 @@ struct MonitorStartFailure: Error, CustomStringConvertible {
     let log: String
 
     var description: String {
-        "\(cause)" + (status.map { "; it ended with wait status \($0)" } ?? "") + (log.isEmpty ? "" : "; it said: \(log)")
+        "\(cause)" + (status.map { "; it ended with wait status \($0)" } ?? "")
+            + (log.isEmpty ? "" : "; it said: \(log)")
     }
 }
 
@@ -78,7 +79,8 @@ extension MachineDriver {
             try directory.save(run)
             // The first word is what `ps` shows: whose machine it is.
             let process = try MonitorProcess.start(
-                options.monitorPath, arguments: ["apus-vmm \(machine.name) \(machine.uuid)", "--machine", "fd:\(place)"],
+                options.monitorPath,
+                arguments: ["apus-vmm \(machine.name) \(machine.uuid)", "--machine", "fd:\(place)"],
                 descriptors: inheritance.descriptors, errors: log)
             do {
                 try directory.save(process.identity)
@@ -143,7 +145,9 @@ extension MachineDriver {
             cpu: CPUConfiguration(
                 count: machine.vcpus, sockets: machine.sockets, cores: machine.cores, threads: machine.threads),
             kernel: inheritance.add(try Descriptor(opening: directory.kernel, O_RDONLY)))
-        if machine.hasRAMDisk { configuration.initrd = inheritance.add(try Descriptor(opening: directory.ramdisk, O_RDONLY)) }
+        if machine.hasRAMDisk {
+            configuration.initrd = inheritance.add(try Descriptor(opening: directory.ramdisk, O_RDONLY))
+        }
         configuration.commandLine = machine.commandLine
         configuration.system = SystemConfiguration(version: options.productVersion, serial: machine.uuid, uuid: uuid)
         for disk in machine.disks {
@@ -156,7 +160,8 @@ extension MachineDriver {
             let queues = try plugger.plug(interface, instanceUUID: machine.uuid, queueCount: machine.queueCount)
             configuration.networks.append(
                 NetworkConfiguration(
-                    id: interface.deviceName, fds: queues.map { inheritance.add($0) }, mac: plan.mac, mtu: interface.mtu ?? 1500))
+                    id: interface.deviceName, fds: queues.map { inheritance.add($0) }, mac: plan.mac,
+                    mtu: interface.mtu ?? 1500))
         }
         configuration.rng = machine.hasEntropy
         configuration.balloon = true
@@ -173,7 +178,8 @@ extension MachineDriver {
     private func openKVM() throws(HostFailure) -> Descriptor {
         do { return try Descriptor(opening: options.kvmPath, O_RDWR) } catch {
             throw HostFailure(
-                "open", options.kvmPath, errno: error.errno, remedy: "virtualisation must be on, and the kvm module loaded")
+                "open", options.kvmPath, errno: error.errno,
+                remedy: "virtualisation must be on, and the kvm module loaded")
         }
     }
 

@@ -4,8 +4,8 @@
 // machine.json → the directory gets its name → taps, sockets, descriptors → process, pid file, watch → connection, status.
 // Each step undoes itself where a later one fails; the first cause is what is told.
 package import ComputeDriver
-package import Logging
 import JSON
+package import Logging
 import MachineConfiguration
 import MonitorProtocol
 import Synchronization
@@ -127,7 +127,8 @@ extension DriverError {
         case let error as MonitorStartFailure:
             return DriverError(
                 novaClass: "InstanceDeployFailure",
-                tenantMessage: "Could not \(task): the machine monitor did not start. The operator finds the reason in the log.",
+                tenantMessage:
+                    "Could not \(task): the machine monitor did not start. The operator finds the reason in the log.",
                 operatorMessage: "could not \(task): \(error)", fault: .host)
         case let error as ImageCut:
             return DriverError(

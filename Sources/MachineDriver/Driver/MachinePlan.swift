@@ -27,31 +27,39 @@ struct MachinePlan: Sendable {
             throw refusal("InvalidID", "Invalid ID received \(uuid.prefix(64)).")
         }
         guard let imageID = request.image["id"]?.stringValue ?? instance.imageRef, !imageID.isEmpty else {
-            throw refusal("InvalidDiskInfo", "This compute host cannot boot from a volume yet: give the server an image.")
+            throw refusal(
+                "InvalidDiskInfo", "This compute host cannot boot from a volume yet: give the server an image.")
         }
         let properties = ImageFields(request.image)
         if let format = request.image["disk_format"]?.stringValue, format != "raw", format != "ami" {
             throw refusal(
                 "InvalidDiskFormat",
-                "Disk format \(format) is not acceptable: this compute host runs raw images; convert the image with qemu-img.")
+                "Disk format \(format) is not acceptable: this compute host runs raw images; convert the image with qemu-img."
+            )
         }
         guard let kernelID = properties.text("kernel_id") ?? instance.kernelID.flatMap({ $0.isEmpty ? nil : $0 }) else {
             throw refusal(
                 "ImageUnacceptable",
-                "Image \(imageID) is unacceptable: it names no kernel. This compute host has no firmware yet; give the image the properties kernel_id and ramdisk_id.")
+                "Image \(imageID) is unacceptable: it names no kernel. This compute host has no firmware yet; give the image the properties kernel_id and ramdisk_id."
+            )
         }
         let memoryMiB = instance.memoryMiB, vcpus = instance.vcpus
-        guard (1...Self.vcpuLimit).contains(vcpus), (Self.minimumMemoryMiB...Self.memoryLimitMiB).contains(memoryMiB) else {
+        guard (1...Self.vcpuLimit).contains(vcpus), (Self.minimumMemoryMiB...Self.memoryLimitMiB).contains(memoryMiB)
+        else {
             throw refusal(
                 "ComputeResourcesUnavailable",
-                "Insufficient compute resources: this compute host runs servers of 1 to \(Self.vcpuLimit) VCPUs and \(Self.minimumMemoryMiB) to \(Self.memoryLimitMiB) MiB.")
+                "Insufficient compute resources: this compute host runs servers of 1 to \(Self.vcpuLimit) VCPUs and \(Self.minimumMemoryMiB) to \(Self.memoryLimitMiB) MiB."
+            )
         }
         guard request.interfaces.count <= Self.interfaceLimit else {
-            throw refusal("ComputeResourcesUnavailable", "This compute host gives a server at most \(Self.interfaceLimit) ports.")
+            throw refusal(
+                "ComputeResourcesUnavailable", "This compute host gives a server at most \(Self.interfaceLimit) ports.")
         }
         let specs = instance.flavor?.extraSpecs ?? [:]
         func count(_ name: String) -> Int? {
-            (specs["hw:cpu_" + name] ?? properties.text("hw_cpu_" + name)).flatMap { Int($0) }.flatMap { $0 > 0 ? $0 : nil }
+            (specs["hw:cpu_" + name] ?? properties.text("hw_cpu_" + name)).flatMap { Int($0) }.flatMap {
+                $0 > 0 ? $0 : nil
+            }
         }
         var cores = count("cores") ?? 1, threads = count("threads") ?? 1
         if cores > vcpus || threads > vcpus || vcpus % (cores * threads) != 0 { (cores, threads) = (1, 1) }
@@ -82,7 +90,8 @@ struct MachinePlan: Sendable {
             hasRAMDisk: ramdiskID != nil, hasEntropy: specs["hw_rng:allowed"]?.lowercased() != "false", disks: disks,
             queueCount: isMultiQueue ? min(vcpus, 8) : 1, interfaces: request.interfaces)
         guard machine.commandLine.utf8.count <= 2047, !machine.commandLine.utf8.contains(0) else {
-            throw refusal("ImageUnacceptable", "Image \(imageID) is unacceptable: os_command_line is longer than 2047 bytes.")
+            throw refusal(
+                "ImageUnacceptable", "Image \(imageID) is unacceptable: os_command_line is longer than 2047 bytes.")
         }
     }
 

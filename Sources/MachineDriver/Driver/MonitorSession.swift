@@ -47,7 +47,8 @@ final class MonitorSession: Sendable {
     private let state: Mutex<State>
 
     init(
-        process: MonitorProcess, socketPath: String, runState: RunState, commandTimeout: Duration, quitTimeout: Duration,
+        process: MonitorProcess, socketPath: String, runState: RunState, commandTimeout: Duration,
+        quitTimeout: Duration,
         report: @escaping @Sendable (MonitorSession, MachineNews) -> Void
     ) {
         self.process = process
@@ -160,13 +161,14 @@ final class MonitorSession: Sendable {
 
     private func machineEnded(_ end: MachineRun.End, _ runState: RunState) {
         let connection = state.withLock { state -> MonitorConnection? in
-            guard !state.isGone else { return nil }
+            guard !state.isGone, !state.isAbandoned else { return nil }
             if state.end == nil { state.end = end }
             state.runState = runState
             return state.connection
         }
+        guard let connection else { return }
         // The reply does not matter: the process's end is what is waited for.
-        _ = connection?.send(.quit, timeout: commandTimeout)
+        _ = connection.send(.quit, timeout: commandTimeout)
         let process = process
         let expiry = eventLoop.scheduleTask(in: quitTimeout.timeAmount) { process.kill() }
         ended.whenComplete { _ in expiry.cancel() }
@@ -231,11 +233,16 @@ final class MonitorSession: Sendable {
     func end() async throws {
         setEndAsked(true)
         try await uncancelled { [self] in
-            if let connection = try? connection() { _ = connection.send(.quit, timeout: quitTimeout) } else { process.kill() }
+            if let connection = try? connection() {
+                _ = connection.send(.quit, timeout: quitTimeout)
+            } else {
+                process.kill()
+            }
             if try await ended.value(within: quitTimeout) != nil { return }
             process.kill()
             guard try await ended.value(within: .seconds(30)) != nil else {
-                throw HostFailure("end process", "\(process.identity.pid)", errno: 110, remedy: "it does not obey SIGKILL")
+                throw HostFailure(
+                    "end process", "\(process.identity.pid)", errno: 110, remedy: "it does not obey SIGKILL")
             }
         }
     }

@@ -75,7 +75,9 @@ enum HostFacts {
     static func count(list text: String) -> Int {
         text.split { $0 == "," || $0 == "\n" }.reduce(0) { sum, part in
             let ends = part.split(separator: "-").compactMap { Int($0) }
-            guard let first = ends.first, let last = ends.last, last >= first, last - first < 1 << 16 else { return sum }
+            guard let first = ends.first, let last = ends.last, last >= first, last - first < 1 << 16 else {
+                return sum
+            }
             return sum + last - first + 1
         }
     }

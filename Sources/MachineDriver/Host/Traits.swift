@@ -9,8 +9,10 @@ enum Traits {
 
     /// os_traits' names by the kernel's; the monitor hands a guest what KVM supports of the host's processor.
     private static let processorTraits: [String: String] = [
-        "mmx": "MMX", "sse": "SSE", "sse2": "SSE2", "pni": "SSE3", "ssse3": "SSSE3", "sse4_1": "SSE41", "sse4_2": "SSE42",
-        "sse4a": "SSE4A", "avx": "AVX", "avx2": "AVX2", "aes": "AESNI", "pclmulqdq": "CLMUL", "f16c": "F16C", "fma": "FMA3",
+        "mmx": "MMX", "sse": "SSE", "sse2": "SSE2", "pni": "SSE3", "ssse3": "SSSE3", "sse4_1": "SSE41",
+        "sse4_2": "SSE42",
+        "sse4a": "SSE4A", "avx": "AVX", "avx2": "AVX2", "aes": "AESNI", "pclmulqdq": "CLMUL", "f16c": "F16C",
+        "fma": "FMA3",
         "abm": "ABM", "bmi1": "BMI", "bmi2": "BMI2", "sha_ni": "SHA", "avx512f": "AVX512F", "avx512cd": "AVX512CD",
         "avx512dq": "AVX512DQ", "avx512bw": "AVX512BW", "avx512vl": "AVX512VL", "avx512_vnni": "AVX512VNNI",
     ]

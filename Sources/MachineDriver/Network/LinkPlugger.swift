@@ -19,7 +19,8 @@ struct LinkPlugger: Sendable {
             throw DriverError(
                 novaClass: "VirtualInterfacePlugException",
                 tenantMessage: "Could not connect port \(interface.portID) on the compute host.",
-                operatorMessage: "could not plug port \(interface.portID) as \(interface.deviceName): \(error)", fault: .host)
+                operatorMessage: "could not plug port \(interface.portID) as \(interface.deviceName): \(error)",
+                fault: .host)
         }
     }
 
@@ -29,7 +30,9 @@ struct LinkPlugger: Sendable {
         let name = plan.deviceName
         if case .bridge(let bridge) = plan.attachment { try ensureBridge(bridge, mtu: interface.mtu) }
         let queues = try makeTap(name, queueCount: queueCount)
-        if let mtu = interface.mtu { try check(unsafe apus_host_link_set_mtu(name, CInt(mtu)), "set MTU \(mtu) of", name) }
+        if let mtu = interface.mtu {
+            try check(unsafe apus_host_link_set_mtu(name, CInt(mtu)), "set MTU \(mtu) of", name)
+        }
         // As libvirt does: a bridge takes the lowest address of its ports, and this one is never the lowest.
         try check(unsafe apus_host_link_set_address(name, [0xFE] + plan.mac.bytes.dropFirst()), "set address of", name)
         switchOffIPv6(name)
@@ -52,7 +55,9 @@ struct LinkPlugger: Sendable {
             try check(unsafe apus_host_link_delete(name), "remove old", name)
             first = unsafe apus_host_tap_create(name, queueCount > 1 ? 1 : 0)
         }
-        guard first >= 0 else { throw HostFailure("create tap", name, remedy: "CAP_NET_ADMIN and /dev/net/tun are needed") }
+        guard first >= 0 else {
+            throw HostFailure("create tap", name, remedy: "CAP_NET_ADMIN and /dev/net/tun are needed")
+        }
         var queues = [Descriptor(owning: first)]
         while queues.count < queueCount {
             let next = unsafe apus_host_tap_queue(name)
@@ -90,7 +95,9 @@ struct LinkPlugger: Sendable {
     func unplug(_ interface: InterfaceRequest) throws {
         let plan: PlugPlan
         do { plan = try PlugPlan(interface) } catch { return }  // never plugged
-        if case .switch(let bridge) = plan.attachment { try OpenVSwitch(path: ovsPath).remove(plan.deviceName, from: bridge) }
+        if case .switch(let bridge) = plan.attachment {
+            try OpenVSwitch(path: ovsPath).remove(plan.deviceName, from: bridge)
+        }
         guard unsafe apus_host_link_exists(plan.deviceName) == 1 else { return }
         if unsafe apus_host_link_delete(plan.deviceName) != 0 && errno != ENODEV {
             throw HostFailure("remove tap", plan.deviceName)

@@ -18,7 +18,9 @@ struct OpenVSwitch: Sendable {
     /// The names are checked before: see PlugPlan.
     static func addition(_ interface: InterfaceRequest, to bridge: String, instanceUUID: String) -> [String] {
         let device = interface.deviceName
-        var words = ["--if-exists", "del-port", device, "--", "add-port", bridge, device, "--", "set", "Interface", device]
+        var words = [
+            "--if-exists", "del-port", device, "--", "add-port", bridge, device, "--", "set", "Interface", device,
+        ]
         words += [
             "external_ids:iface-id=\(interface.portID)", "external_ids:iface-status=active",
             "external_ids:attached-mac=\"\(interface.macAddress)\"", "external_ids:vm-uuid=\(instanceUUID)",

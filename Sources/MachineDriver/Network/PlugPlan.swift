@@ -17,7 +17,8 @@ struct PlugPlan: Equatable {
     init(_ interface: InterfaceRequest) throws(DriverError) {
         func refusal(_ reason: String, novaClass: String = "VirtualInterfacePlugException") -> DriverError {
             DriverError(
-                novaClass: novaClass, tenantMessage: "Could not connect port \(interface.portID): \(reason).", fault: .peer)
+                novaClass: novaClass, tenantMessage: "Could not connect port \(interface.portID): \(reason).",
+                fault: .peer)
         }
         guard Self.isLinkName(interface.deviceName) else {
             throw refusal("\"\(interface.deviceName)\" is no name for a network device")
@@ -54,7 +55,8 @@ struct PlugPlan: Equatable {
 
     private static func isPlain(_ byte: UInt8) -> Bool {
         switch byte {
-        case UInt8(ascii: "a")...UInt8(ascii: "z"), UInt8(ascii: "A")...UInt8(ascii: "Z"), UInt8(ascii: "0")...UInt8(ascii: "9"),
+        case UInt8(ascii: "a")...UInt8(ascii: "z"), UInt8(ascii: "A")...UInt8(ascii: "Z"),
+            UInt8(ascii: "0")...UInt8(ascii: "9"),
             UInt8(ascii: "-"), UInt8(ascii: "_"), UInt8(ascii: "."):
             true
         default: false

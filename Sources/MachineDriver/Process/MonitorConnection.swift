@@ -25,7 +25,9 @@ enum MonitorFault: Error, Sendable, CustomStringConvertible {
 }
 
 extension Duration {
-    var timeAmount: TimeAmount { .nanoseconds(components.seconds * 1_000_000_000 + components.attoseconds / 1_000_000_000) }
+    var timeAmount: TimeAmount {
+        .nanoseconds(components.seconds * 1_000_000_000 + components.attoseconds / 1_000_000_000)
+    }
     var inSeconds: Double { Double(components.seconds) + Double(components.attoseconds) / 1e18 }
 }
 
@@ -71,7 +73,9 @@ final class MonitorConnection: Sendable {
     /// Sends a command; the future ends with its reply, at the deadline, or with the connection.
     func send(_ command: MonitorCommand, timeout: Duration) -> EventLoopFuture<JSONValue> {
         let call = MonitorCall(command: command, timeout: timeout, answer: eventLoop.makePromise())
-        channel.writeAndFlush(call).whenFailure { call.answer.fail($0 is ChannelError ? MonitorFault.disconnected : $0) }
+        channel.writeAndFlush(call).whenFailure {
+            call.answer.fail($0 is ChannelError ? MonitorFault.disconnected : $0)
+        }
         return call.answer.futureResult
     }
 

@@ -18,7 +18,9 @@ struct ProcessIdentity: Sendable, Equatable {
 
     init?(text: String) {
         let fields = text.split { $0 == " " || $0 == "\n" }
-        guard fields.count == 2, let pid = Int32(fields[0]), pid > 0, let startTime = UInt64(fields[1]) else { return nil }
+        guard fields.count == 2, let pid = Int32(fields[0]), pid > 0, let startTime = UInt64(fields[1]) else {
+            return nil
+        }
         self.init(pid: pid, startTime: startTime)
     }
 
@@ -27,7 +29,9 @@ struct ProcessIdentity: Sendable, Equatable {
         // The name in parentheses may hold anything; fields are counted after its end.
         guard let text = try Files.text("/proc/\(pid)/stat"), let end = text.lastIndex(of: ")") else { return nil }
         let fields = text[text.index(after: end)...].split(separator: " ")
-        guard fields.count > 19, fields[0] != "Z", fields[0] != "X", let startTime = UInt64(fields[19]) else { return nil }
+        guard fields.count > 19, fields[0] != "Z", fields[0] != "X", let startTime = UInt64(fields[19]) else {
+            return nil
+        }
         self.init(pid: pid, startTime: startTime)
     }
 }
@@ -49,11 +53,14 @@ final class MonitorProcess: Sendable {
         var pidfd: CInt = -1
         let null = try Descriptor(opening: "/dev/null", O_WRONLY)
         let pid = start(
-            path, arguments, descriptors.map(\.rawValue), output: null.rawValue, errors: errors.rawValue, isSession: true, &pidfd)
+            path, arguments, descriptors.map(\.rawValue), output: null.rawValue, errors: errors.rawValue,
+            isSession: true, &pidfd)
         let reason = errno
         // The call borrows the descriptors: their owners stay until here.
         withExtendedLifetime((descriptors, errors, null)) {}
-        guard pid > 0 else { throw HostFailure("start", path, errno: reason, remedy: "check [apus] monitor in nova.conf") }
+        guard pid > 0 else {
+            throw HostFailure("start", path, errno: reason, remedy: "check [apus] monitor_path in nova.conf")
+        }
         let process = Descriptor(owning: pidfd)
         guard let identity = try ProcessIdentity(pid: pid) else {
             var status: CInt = 0

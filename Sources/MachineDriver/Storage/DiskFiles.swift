@@ -16,7 +16,9 @@ enum DiskFiles {
             if apus_host_clone(target.rawValue, source.rawValue) != 0 {
                 try copyData(source, sourceName, to: target, path, length: length, isCancelled: isCancelled)
             }
-            guard ftruncate(target.rawValue, off_t(max(length, byteCount))) == 0 else { throw HostFailure("grow disk", path) }
+            guard ftruncate(target.rawValue, off_t(max(length, byteCount))) == 0 else {
+                throw HostFailure("grow disk", path)
+            }
             guard fsync(target.rawValue) == 0 else { throw HostFailure("write", path) }
         } catch {
             unsafe unlink(path)
@@ -62,7 +64,10 @@ enum DiskFiles {
     /// The same file under a second name, or a copy where that cannot be.
     static func linkOrCopy(_ path: String, to newPath: String, isCancelled: () -> Bool) throws {
         if unsafe link(path, newPath) == 0 { return }
-        guard errno == EXDEV || errno == EPERM || errno == EMLINK else { throw HostFailure("link", "\(path) to \(newPath)") }
-        try copy(try Descriptor(opening: path, O_RDONLY), named: path, to: newPath, byteCount: 0, isCancelled: isCancelled)
+        guard errno == EXDEV || errno == EPERM || errno == EMLINK else {
+            throw HostFailure("link", "\(path) to \(newPath)")
+        }
+        try copy(
+            try Descriptor(opening: path, O_RDONLY), named: path, to: newPath, byteCount: 0, isCancelled: isCancelled)
     }
 }

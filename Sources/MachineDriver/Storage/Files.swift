@@ -78,7 +78,9 @@ enum Files {
         switch errno {
         case EEXIST: return
         case ENOENT:
-            guard let slash = path.lastIndex(of: "/"), slash > path.startIndex else { throw HostFailure("create", path) }
+            guard let slash = path.lastIndex(of: "/"), slash > path.startIndex else {
+                throw HostFailure("create", path)
+            }
             try makeDirectories(String(path[..<slash]))
             guard unsafe mkdir(path, mode) == 0 || errno == EEXIST else { throw HostFailure("create", path) }
         default: throw HostFailure("create", path)

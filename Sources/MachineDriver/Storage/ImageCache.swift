@@ -12,7 +12,9 @@ final class ImageCache: Sendable {
 
     func path(of imageID: String) -> String {
         let digits = Array("0123456789abcdef".utf8)
-        let name = Insecure.SHA1.hash(data: Array(imageID.utf8)).flatMap { [digits[Int($0 >> 4)], digits[Int($0 & 15)]] }
+        let name = Insecure.SHA1.hash(data: Array(imageID.utf8)).flatMap {
+            [digits[Int($0 >> 4)], digits[Int($0 & 15)]]
+        }
         return "\(directory)/\(String(decoding: name, as: UTF8.self))"
     }
 

@@ -30,7 +30,8 @@ struct SavedMachine: Sendable, Equatable {
     var json: JSONValue {
         [
             "version": .integer(Int64(Self.version)), "uuid": .string(uuid), "name": .string(name),
-            "memoryMiB": .integer(Int64(memoryMiB)), "vcpus": .integer(Int64(vcpus)), "sockets": .integer(Int64(sockets)),
+            "memoryMiB": .integer(Int64(memoryMiB)), "vcpus": .integer(Int64(vcpus)),
+            "sockets": .integer(Int64(sockets)),
             "cores": .integer(Int64(cores)), "threads": .integer(Int64(threads)), "commandLine": .string(commandLine),
             "hasRAMDisk": .bool(hasRAMDisk), "hasEntropy": .bool(hasEntropy), "queueCount": .integer(Int64(queueCount)),
             "disks": .array(
@@ -41,7 +42,8 @@ struct SavedMachine: Sendable, Equatable {
 
     private static func json(_ interface: InterfaceRequest) -> JSONValue {
         [
-            "portID": .string(interface.portID), "macAddress": .string(interface.macAddress), "type": .string(interface.type),
+            "portID": .string(interface.portID), "macAddress": .string(interface.macAddress),
+            "type": .string(interface.type),
             "bridge": interface.bridge.map { .string($0) } ?? .null, "deviceName": .string(interface.deviceName),
             "mtu": interface.mtu.map { .integer(Int64($0)) } ?? .null, "details": .object(interface.details),
         ]
@@ -51,7 +53,8 @@ struct SavedMachine: Sendable, Equatable {
     init?(json: JSONValue) {
         guard json["version"]?.intValue == Self.version, let uuid = json["uuid"]?.stringValue,
             let name = json["name"]?.stringValue, let memoryMiB = json["memoryMiB"]?.intValue,
-            let vcpus = json["vcpus"]?.intValue, let sockets = json["sockets"]?.intValue, let cores = json["cores"]?.intValue,
+            let vcpus = json["vcpus"]?.intValue, let sockets = json["sockets"]?.intValue,
+            let cores = json["cores"]?.intValue,
             let threads = json["threads"]?.intValue, let commandLine = json["commandLine"]?.stringValue,
             let hasRAMDisk = json["hasRAMDisk"]?.boolValue, let hasEntropy = json["hasEntropy"]?.boolValue,
             let queueCount = json["queueCount"]?.intValue, let disks = json["disks"]?.arrayValue,
@@ -83,12 +86,14 @@ struct SavedMachine: Sendable, Equatable {
             self.interfaces.append(
                 InterfaceRequest(
                     portID: portID, macAddress: macAddress, type: type, bridge: interface["bridge"]?.stringValue,
-                    deviceName: deviceName, mtu: interface["mtu"]?.intValue, details: interface["details"]?.objectValue ?? [:]))
+                    deviceName: deviceName, mtu: interface["mtu"]?.intValue,
+                    details: interface["details"]?.objectValue ?? [:]))
         }
     }
 
     init(
-        uuid: String, name: String, memoryMiB: Int, vcpus: Int, sockets: Int, cores: Int, threads: Int, commandLine: String,
+        uuid: String, name: String, memoryMiB: Int, vcpus: Int, sockets: Int, cores: Int, threads: Int,
+        commandLine: String,
         hasRAMDisk: Bool, hasEntropy: Bool, disks: [Disk], queueCount: Int, interfaces: [InterfaceRequest]
     ) {
         self.uuid = uuid

@@ -13,12 +13,14 @@ struct TimedOut: Error, CustomStringConvertible {
 }
 
 /// Polls until `value` has something.
-func eventually<Value>(_ what: String, seconds: Double = 20, _ value: () async throws -> Value?) async throws -> Value {
+func eventually<Value>(
+    _ what: String, seconds: Double = 20, every interval: Duration = .milliseconds(5), _ value: () async throws -> Value?
+) async throws -> Value {
     let deadline = ContinuousClock.now + .seconds(seconds)
     while true {
         if let found = try await value() { return found }
         guard ContinuousClock.now < deadline else { throw TimedOut(description: "not in \(seconds) s: \(what)") }
-        try await Task.sleep(for: .milliseconds(5))
+        try await Task.sleep(for: interval)
     }
 }
 
@@ -47,7 +49,8 @@ final class Images: Sendable {
     var fetch: @Sendable (String, CInt) async throws -> Int64 {
         { [content] id, descriptor in
             guard let bytes = content[id] else {
-                throw DriverError(novaClass: "ImageNotFound", tenantMessage: "Image \(id) could not be found.", fault: .peer)
+                throw DriverError(
+                    novaClass: "ImageNotFound", tenantMessage: "Image \(id) could not be found.", fault: .peer)
             }
             guard write(descriptor, bytes, bytes.count) == bytes.count else { throw POSIXError(.ENOSPC) }
             return Int64(bytes.count)
@@ -65,7 +68,8 @@ struct DriverFixture {
         scratch = try Scratch()
         let monitor = try #require(Bundle.module.path(forResource: "fake-monitor", ofType: nil, inDirectory: nil))
         options = MachineDriverOptions(
-            instancesPath: scratch.path + "/instances", monitorPath: monitor, kvmPath: "/dev/null", runDirectory: scratch.path + "/run",
+            instancesPath: scratch.path + "/instances", monitorPath: monitor, kvmPath: "/dev/null",
+            runDirectory: scratch.path + "/run",
             hostname: "host.example", startTimeout: .seconds(20), commandTimeout: .seconds(5), quitTimeout: .seconds(2))
     }
 
@@ -87,7 +91,8 @@ struct DriverFixture {
     }
 
     func request(
-        words: String = "console=ttyS0", rootGiB: Int = 0, interfaces: [InterfaceRequest] = [], configDrive: [String: [UInt8]]? = nil,
+        words: String = "console=ttyS0", rootGiB: Int = 0, interfaces: [InterfaceRequest] = [],
+        configDrive: [String: [UInt8]]? = nil,
         image: [UInt8] = [UInt8](repeating: 0x5A, count: 4096), startsPaused: Bool = false,
         change: (inout [String: JSONValue]) -> Void = { _ in }
     ) -> SpawnRequest {
@@ -98,7 +103,8 @@ struct DriverFixture {
         ]
         change(&record)
         return SpawnRequest(
-            instance: instance(rootGiB: rootGiB), image: .object(record), interfaces: interfaces, configDrive: configDrive,
+            instance: instance(rootGiB: rootGiB), image: .object(record), interfaces: interfaces,
+            configDrive: configDrive,
             fetchImage: images.fetch, startsPaused: startsPaused)
     }
 
