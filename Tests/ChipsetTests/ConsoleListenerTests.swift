@@ -104,6 +104,57 @@ struct ConsoleListenerTests {
         #expect(console.guestReads(text.utf8.count) == text)
     }
 
+    /// A driver like Linux's: it looks at the port when its edge-triggered interrupt rises, and at no other time.
+    private func echoUntilStopped(_ console: Console, _ isStopped: @autoclosure () -> Bool) {
+        let port = console.port
+        var echo: [UInt8] = []
+        var handled = 0, sends = false
+        port.write(offset: 4, width: .byte, value: 0x0B)
+        port.write(offset: 1, width: .byte, value: 0x01)
+        func enableSending(_ isOn: Bool) {
+            guard isOn != sends else { return }
+            sends = isOn
+            port.write(offset: 1, width: .byte, value: isOn ? 0x03 : 0x01)
+        }
+        while !isStopped() {
+            let edges = console.wire.edges
+            guard edges != handled else {
+                sched_yield()
+                continue
+            }
+            handled = edges
+            while port.read(offset: 2, width: .byte) & 1 == 0 {
+                while port.read(offset: 5, width: .byte) & 1 != 0 { echo.append(UInt8(port.read(offset: 0, width: .byte))) }
+                if sends {
+                    for byte in echo.prefix(16) { port.write(offset: 0, width: .byte, value: UInt64(byte)) }
+                    echo.removeFirst(min(16, echo.count))
+                }
+                enableSending(!echo.isEmpty)
+            }
+        }
+    }
+
+    @Test func driverThatWaitsForEdgesEchoesEveryByte() throws {
+        let console = try Console()
+        let client = try console.connect()
+        let isStopped = Atomic<Bool>(false)
+        try withExtendedLifetime(console) {
+            nonisolated(unsafe) let shared = console
+            let guest = try HostSystem.Thread(named: "guest") { [self] in
+                echoUntilStopped(shared, isStopped.load(ordering: .relaxed))
+            }
+            var echoed = 0
+            for round in 0..<500 {
+                let text = String(repeating: "\(round) ", count: 1 + round % 60)
+                _ = send(client.rawValue, text, text.utf8.count, 0)
+                if read(client.rawValue, text.utf8.count) == text { echoed += 1 } else { break }
+            }
+            #expect(echoed == 500, "stalled in round \(echoed)")
+            isStopped.store(true, ordering: .relaxed)
+            guest.join()
+        }
+    }
+
     @Test func secondClientIsToldAndTheNextOneAfterTheFirstLeavesIsServed() throws {
         let console = try Console()
         var first: OwnedDescriptor? = try console.connect()
