@@ -36,7 +36,7 @@ import Testing
                 FakeCloud.tokenRoute, cloud.tokenAnswer("t1", lifetime: "00:00:01"), cloud.tokenAnswer("t2"))
             let answer1 = try await cloud.keystone.token().value
             #expect(answer1 == "t1")
-            let deadline = ContinuousClock.now + .seconds(5)
+            let deadline = ContinuousClock.now + .seconds(60)
             var token = "t1"
             while token == "t1", ContinuousClock.now < deadline {
                 try await Task.sleep(for: .milliseconds(50))

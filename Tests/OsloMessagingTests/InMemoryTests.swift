@@ -121,7 +121,7 @@ import Testing
             group.addTask { try await transport.run() }
             group.addTask { try await client.run() }
             group.addTask { try await server.run() }
-            try await server.ready(within: .seconds(10))
+            try await server.ready(within: .seconds(60))
             _ = try await client.call(
                 RPCTarget(topic: "t", version: "6.0"), "echo", ["value": 1], context: context, timeout: .seconds(10),
                 monitor: nil)

@@ -32,7 +32,7 @@ final class HostDatabase: RPCClient {
         self.profile = profile
     }
 
-    var conductor: Conductor { Conductor(client: self, profile: profile, timeout: .seconds(5)) }
+    var conductor: Conductor { Conductor(client: self, profile: profile, timeout: .seconds(60)) }
     var calls: [String] { rows.withLock { $0.calls } }
     var casts: [String] { rows.withLock { $0.casts } }
     func requests(_ name: String) -> [[String: JSONValue]] {

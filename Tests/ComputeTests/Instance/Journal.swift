@@ -34,7 +34,7 @@ struct Overdue: Error, CustomStringConvertible {
 
 /// Polls until `condition` holds.
 func eventually(
-    _ what: String, within limit: Duration = .seconds(10), _ condition: @Sendable () -> Bool
+    _ what: String, within limit: Duration = .seconds(60), _ condition: @Sendable () -> Bool
 ) async throws {
     let deadline = ContinuousClock.now + limit
     while !condition() {

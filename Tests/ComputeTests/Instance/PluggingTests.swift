@@ -120,13 +120,13 @@ import Testing
         let expectation = events.expect("network-vif-plugged", tags: ["p", "q"], of: "u")
         #expect(events.deliver(Self.event("network-vif-plugged", of: "u", tag: "p")))
         #expect(events.deliver(Self.event("network-vif-plugged", of: "u", tag: "q")))
-        #expect(try await expectation.outcome(within: .seconds(10)) == .completed)
+        #expect(try await expectation.outcome(within: .seconds(60)) == .completed)
     }
 
     @Test func `a delete ends the wait`() async throws {
         let events = ExternalEvents()
         let expectation = events.expect("network-vif-plugged", tags: ["p"], of: "u")
         events.drop(instanceUUID: "u")
-        #expect(try await expectation.outcome(within: .seconds(10)) == .cancelled)
+        #expect(try await expectation.outcome(within: .seconds(60)) == .cancelled)
     }
 }

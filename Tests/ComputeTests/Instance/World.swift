@@ -29,7 +29,7 @@ struct World: Sendable {
         driver = RecordingDriver(journal)
         network = RecordingNetwork(journal, vif: vif)
         glance = RecordingGlance(journal: journal)
-        let conductor = Conductor(client: rows, profile: profile, timeout: .seconds(5))
+        let conductor = Conductor(client: rows, profile: profile, timeout: .seconds(60))
         books = RecordingBooks(journal: journal, conductor: conductor)
         var configuration = try Configuration.load(
             files: ConfigurationFiles(paths: []), environment: [:],

@@ -33,7 +33,7 @@ final class ConductorTwin: RPCClient {
     var networkInfo: [JSONValue] {
         (try? JSONValue.parse(state.withLock { $0.networkInfo }))?.arrayValue ?? []
     }
-    var conductor: Conductor { Conductor(client: self, profile: .zed, timeout: .seconds(5)) }
+    var conductor: Conductor { Conductor(client: self, profile: .zed, timeout: .seconds(60)) }
 
     func fail(_ name: String, with failure: RemoteFailure) { state.withLock { $0.failures[name] = failure } }
 

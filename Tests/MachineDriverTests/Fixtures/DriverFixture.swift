@@ -14,7 +14,7 @@ struct TimedOut: Error, CustomStringConvertible {
 
 /// Polls until `value` has something.
 func eventually<Value>(
-    _ what: String, seconds: Double = 20, every interval: Duration = .milliseconds(5), _ value: () async throws -> Value?
+    _ what: String, seconds: Double = 60, every interval: Duration = .milliseconds(5), _ value: () async throws -> Value?
 ) async throws -> Value {
     let deadline = ContinuousClock.now + .seconds(seconds)
     while true {
@@ -70,7 +70,7 @@ struct DriverFixture {
         options = MachineDriverOptions(
             instancesPath: scratch.path + "/instances", monitorPath: monitor, kvmPath: "/dev/null",
             runDirectory: scratch.path + "/run",
-            hostname: "host.example", startTimeout: .seconds(20), commandTimeout: .seconds(5), quitTimeout: .seconds(2))
+            hostname: "host.example", startTimeout: .seconds(60), commandTimeout: .seconds(60), quitTimeout: .seconds(2))
     }
 
     func driver() async throws -> MachineDriver {
