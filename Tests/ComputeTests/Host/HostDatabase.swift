@@ -21,6 +21,8 @@ final class HostDatabase: RPCClient {
         var requests: [[String: JSONValue]] = []
         var casts: [String] = []
         var nextID = 1
+        /// What somebody else does right after a call.
+        var afterCall: [String: @Sendable (inout Rows) -> Void] = [:]
     }
     private let rows: Mutex<Rows>
     let profile: ReleaseProfile
@@ -60,6 +62,7 @@ final class HostDatabase: RPCClient {
                 }
             rows.calls.append(name)
             rows.requests.append(arguments)
+            defer { rows.afterCall[name]?(&rows) }
             if let failure = rows.failures[name] { return .failure(failure) }
             return Result { try Self.answer(name, arguments, &rows, self.profile) }
         }

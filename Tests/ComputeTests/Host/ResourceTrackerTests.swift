@@ -157,6 +157,20 @@ import Testing
             ])
     }
 
+    @Test func `an inventory that guests hold stays, and the traits are reported all the same`() async throws {
+        let host = try await started()
+        defer { host.cleanUp() }
+        let uuid = try #require(host.database.read { $0.nodes[0].uuid })
+        host.placement.change {
+            $0.providers[uuid]?.inventories["VGPU"] = Inventory(total: 1, reserved: 0, maxUnit: 1, allocationRatio: 1)
+            $0.providers[uuid]?.allocations["22222222-2222-4222-8222-222222222222"] = ["VGPU": 1]
+            $0.providers[uuid]?.traits = []
+        }
+        try await ResourceTracker(parts: host.parts).audit(isStartup: false, context: .administrator())
+        #expect(host.placement.read { $0.providers[uuid]?.inventories.keys.contains("VGPU") } == true)
+        #expect(host.placement.read { $0.providers[uuid]?.traits.contains("COMPUTE_NODE") } == true)
+    }
+
     @Test func `an allocation goes only with an instance that is deleted`() async throws {
         let host = try await started()
         defer { host.cleanUp() }

@@ -183,14 +183,34 @@ import Testing
         #expect(host.database.read { $0.instances.first?.taskState } == nil)
     }
 
-    @Test func `two starts that create the service at once use the same record`() async throws {
+    @Test func `a service record that another start made meanwhile is used`() async throws {
         let host = try HostFixture()
         defer { host.cleanUp() }
-        host.database.change {
-            $0.failures["Service.create()"] = RemoteFailure(className: "ServiceTopicExists", message: "exists")
+        host.database.change { rows in
+            rows.failures["Service.create()"] = RemoteFailure(className: "ServiceTopicExists", message: "exists")
+            rows.afterCall["Service.create()"] = { rows in
+                var other = Service(host: "host1", binary: "nova-compute", topic: "compute", profile: .zed)
+                other.reportCount = 41
+                other.object.resetChanges()
+                rows.service = other
+            }
         }
-        // Nobody made it: the failure is the start's.
-        await #expect(throws: RemoteFailure.self) { try await host.startup(instances: RecordingInstances()).run() }
+        try await host.startup(instances: RecordingInstances()).run()
+        #expect(host.database.read { $0.service?.reportCount } == 41)
+    }
+
+    @Test func `a service record of an older version gets this one's`() async throws {
+        let host = try HostFixture {
+            var old = Service(host: "host1", binary: "nova-compute", topic: "compute", profile: .zed)
+            old.version = 61
+            old.object.resetChanges()
+            $0.service = old
+        }
+        defer { host.cleanUp() }
+        try await host.startup(instances: RecordingInstances()).run()
+        #expect(host.database.read { $0.service?.version } == 64)
+        let saved = try #require(host.database.requests("Service.save()").first?["objinst"]?["nova_object.changes"])
+        #expect(saved == ["version"])
     }
 }
 
