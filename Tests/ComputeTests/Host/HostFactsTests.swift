@@ -28,7 +28,9 @@ private func write(_ text: String, _ path: String) throws {
         try write("0-2\n", root + "/cpu/online")
         for (node, cpus) in [(0, "0,2"), (1, "1,3")] {
             try write(cpus + "\n", "\(root)/node/node\(node)/cpulist")
-            try write("Node \(node) MemTotal:       4194304 kB\nNode \(node) MemFree: 1 kB\n", "\(root)/node/node\(node)/meminfo")
+            try write(
+                "Node \(node) MemTotal:       4194304 kB\nNode \(node) MemFree: 1 kB\n",
+                "\(root)/node/node\(node)/meminfo")
             try write("2\n", "\(root)/node/node\(node)/hugepages/hugepages-2048kB/nr_hugepages")
             for cpu in cpus.split(separator: ",") {
                 try write(cpus + "\n", "\(root)/cpu/cpu\(cpu)/topology/thread_siblings_list")
@@ -82,7 +84,8 @@ private func write(_ text: String, _ path: String) throws {
     @Test func `a file beside a configuration file comes first`() throws {
         try withFolder { root in
             try write(Self.one + "\n", root + "/etc/compute_id")
-            let identity = try NodeIdentity.read(configurationFiles: [root + "/etc/nova.conf"], statePath: root + "/state")
+            let identity = try NodeIdentity.read(
+                configurationFiles: [root + "/etc/nova.conf"], statePath: root + "/state")
             #expect(identity?.uuid == Self.one)
             #expect(identity?.path == root + "/etc/compute_id")
         }
@@ -125,7 +128,9 @@ private func write(_ text: String, _ path: String) throws {
         let host = try HostFixture(machines: [
             MachineSummary(instanceUUID: HostSamples.uuid, powerState: .running),
             MachineSummary(instanceUUID: off, powerState: .shutdown),
-        ]) { $0.nodes = [HostSamples.node()]; $0.instances = [HostSamples.instance()] }
+        ]) {
+            $0.nodes = [HostSamples.node()]; $0.instances = [HostSamples.instance()]
+        }
         defer { host.cleanUp() }
         try await host.startup(instances: RecordingInstances()).run()
         let sampler = GuestSampler(driver: host.driver, names: host.parts.names, logger: HostSamples.logger)
