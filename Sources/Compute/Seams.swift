@@ -9,12 +9,13 @@ package import OsloMessaging
 package protocol HostBooks: Sendable {
     /// hypervisor_hostname of the one node.
     var nodeName: String { get }
-    /// The instance claim (RPC reference §5.1 step 8): refuses with ComputeResourcesUnavailable, else sets and saves host, node and
-    /// launched_on, counts the usage and updates the node.
+    /// The instance claim (RPC reference §5.1 step 8): refuses with ComputeResourcesUnavailable, else sets and saves
+    /// host, node and launched_on, counts the usage and updates the node.
     func claim(_ instance: inout Instance, limits: JSONValue, context: RequestContext) async throws
     /// Undoes a claim: usage, `save{host=null,node=null}`, node update.
     func abortClaim(_ instance: inout Instance, context: RequestContext) async
-    /// Counts an instance anew after its state changed (stopped, deleted, …) and updates the node where something differs.
+    /// Counts an instance anew after its state changed (stopped, deleted, …) and updates the node where something
+    /// differs.
     func updateUsage(_ instance: Instance, context: RequestContext) async
     /// Allocations of the instance in Placement: read for the driver, dropped after a failed build or a delete.
     func deleteAllocations(of instanceUUID: String) async throws
@@ -66,7 +67,9 @@ package protocol InstanceNotifications: Sendable {
         extra: [String: JSONValue], fault: NovaException?, context: RequestContext
     ) async
     /// Wrapper E: legacy event named after the method and versioned compute.exception.
-    func exception(_ error: NovaException, method: String, arguments: [String: JSONValue], context: RequestContext) async
+    func exception(
+        _ error: NovaException, method: String, arguments: [String: JSONValue], context: RequestContext
+    ) async
 }
 
 /// Content of the config drive and, later, of the metadata API (Metadata/).
@@ -78,14 +81,15 @@ package protocol InstanceMetadata: Sendable {
     ) async throws -> [String: [UInt8]]
 }
 
-/// What the host's own work (start, periodic passes, news of machines) asks of the operations on instances (Instance/). Nothing is
-/// thrown: an instance that cannot be mended is marked and logged, and the next one has its turn.
+/// What the host's own work (start, periodic passes, news of machines) asks of the operations on instances (Instance/).
+/// Nothing is thrown: an instance that cannot be mended is marked and logged, and the next one has its turn.
 package protocol InstanceStartup: Sendable {
-    /// Repair after a restart (`_init_instance`, contract §5.3). Called one instance at a time, before any request is taken.
+    /// Repair after a restart (`_init_instance`, contract §5.3). Called one instance at a time, before any request is
+    /// taken.
     func initInstance(_ instance: Instance, context: RequestContext) async
-    /// The machine of `instance` is in `powerState`, which the driver was just asked for: saves it and brings machine and record
-    /// together (contract §5.7). Called by the periodic pass and for lifecycle events, in any order with requests; skips an
-    /// instance that has a task or another host.
+    /// The machine of `instance` is in `powerState`, which the driver was just asked for: saves it and brings machine
+    /// and record together (contract §5.7). Called by the periodic pass and for lifecycle events, in any order with
+    /// requests; skips an instance that has a task or another host.
     func powerStateChanged(_ instance: Instance, to powerState: PowerState, context: RequestContext) async
     /// Ends the machine of an instance whose record is deleted, with its interfaces and disks
     /// (`_cleanup_running_deleted_instances`).

@@ -249,7 +249,8 @@ extension NotificationOptions {
 extension ServiceClientOptions {
     /// Options that `auth_section` moves elsewhere: in the section itself they are without effect, but not unknown.
     private static let identityOptions = [
-        "auth_type", "auth_url", "username", "user_id", "password", "user_domain_name", "user_domain_id", "project_name",
+        "auth_type", "auth_url", "username", "user_id", "password", "user_domain_name", "user_domain_id",
+        "project_name",
         "project_id", "project_domain_name", "project_domain_id", "default_domain_name", "default_domain_id",
     ]
 

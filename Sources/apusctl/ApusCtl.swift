@@ -1,4 +1,5 @@
-// apusctl: what an operator may look at on a compute host. It changes nothing: every verb reads files, sockets or the program itself.
+// apusctl: what an operator may look at on a compute host. It changes nothing: every verb reads files, sockets or the
+// program itself.
 //
 //   0   answered       1   could not be answered, or the answer is bad news (health)       64   wrong command line
 import ArgumentParser

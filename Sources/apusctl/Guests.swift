@@ -1,4 +1,5 @@
-// `apusctl guests`: the instances whose directories are on this host, and what the monitor of each says over its control socket.
+// `apusctl guests`: the instances whose directories are on this host, and what the monitor of each says over its
+// control socket.
 import ArgumentParser
 import Foundation
 import JSON
@@ -17,7 +18,8 @@ struct Guests: AsyncParsableCommand {
         do {
             let path = try source.load().configuration.instancesPath
             var table = Table("uuid", "name", "vcpus", "memory_mib", "state", "pid", "up_seconds", "remark")
-            for guest in try Guest.all(in: path) where instances.isEmpty || instances.contains(where: guest.uuid.hasPrefix) {
+            for guest in try Guest.all(in: path)
+            where instances.isEmpty || instances.contains(where: guest.uuid.hasPrefix) {
                 table.rows.append(await guest.row())
             }
             Output.write(table.text(format))
@@ -60,7 +62,8 @@ struct Guest {
         do {
             let status = try await Self.ask(socket)
             return (
-                status.state.rawValue, String(status.pid), String(status.uptimeNanoseconds / 1_000_000_000), status.reason ?? ""
+                status.state.rawValue, String(status.pid), String(status.uptimeNanoseconds / 1_000_000_000),
+                status.reason ?? ""
             )
         } catch {
             return ("unknown", "-", "-", "\(error)")
@@ -73,7 +76,9 @@ struct Guest {
         let bytes = try await SocketExchange.ask(.unix(socket), request.line, within: .seconds(3)) { bytes in
             (try? reply(in: bytes)) != nil
         }
-        guard let reply = try reply(in: bytes) else { throw Failure("the monitor closed the connection without an answer") }
+        guard let reply = try reply(in: bytes) else {
+            throw Failure("the monitor closed the connection without an answer")
+        }
         return try MachineStatus(json: try reply.outcome.get())
     }
 

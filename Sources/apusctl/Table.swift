@@ -11,7 +11,8 @@ struct Table {
         switch format {
         case .json:
             let objects = rows.map { row in
-                JSONValue.object(Dictionary(zip(columns, row.map { .string($0) }), uniquingKeysWith: { first, _ in first }))
+                JSONValue.object(
+                    Dictionary(zip(columns, row.map { .string($0) }), uniquingKeysWith: { first, _ in first }))
             }
             return JSONValue.array(objects).serialize() + "\n"
         case .table:

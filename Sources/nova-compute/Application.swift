@@ -2,8 +2,9 @@
 //
 //   broker connections ▸ runners of instances ▸ guests' numbers ▸ probes ▸ SIGHUP ▸ the host (start, requests, periodic work)
 //
-// A graceful shutdown (SIGTERM) goes from right to left: no more requests are taken, then what runs is finished or given up after
-// `graceful_shutdown_timeout`, then the connections close. SIGINT cancels everything at once. Guests are not touched by either.
+// A graceful shutdown (SIGTERM) goes from right to left: no more requests are taken, then what runs is finished or
+// given up after `graceful_shutdown_timeout`, then the connections close. SIGINT cancels everything at once. Guests are
+// not touched by either.
 import Compute
 import ComputeDriver
 import Logging
@@ -22,11 +23,14 @@ struct Application: Sendable {
     private let notifier = ServiceManagerNotifier()
 
     init(
-        _ loaded: LoadedConfiguration, sink: LogSink, logger: Logger, reload: @escaping @Sendable () -> LoadedConfiguration?
+        _ loaded: LoadedConfiguration, sink: LogSink, logger: Logger,
+        reload: @escaping @Sendable () -> LoadedConfiguration?
     ) throws {
         let configuration = loaded.configuration
         guard let profile = ReleaseProfile.named(configuration.apus.release) else {
-            throw ConfigurationError(problems: ["[apus] release: \"\(configuration.apus.release)\" is no release this service knows"])
+            throw ConfigurationError(problems: [
+                "[apus] release: \"\(configuration.apus.release)\" is no release this service knows"
+            ])
         }
         if let set = configuration.resources.cpuSharedSet, CPUSet(set) == nil {
             throw ConfigurationError(problems: ["[compute] cpu_shared_set: \"\(set)\" is no list of CPUs"])
@@ -37,7 +41,8 @@ struct Application: Sendable {
         self.clients = clients
         let messaging = try MessagingParts(configuration, logger: Logger(label: "oslo.messaging"))
         let selection = try DriverSelection(configuration, logger: Logger(label: "nova.virt.apus"))
-        let conductor = Conductor(client: messaging.client, profile: profile, timeout: configuration.messaging.responseTimeout)
+        let conductor = Conductor(
+            client: messaging.client, profile: profile, timeout: configuration.messaging.responseTimeout)
         let metrics = ComputeMetrics(
             version: ProgramVersion.text, rpcVersion: profile.computeRPCVersion, serviceVersion: profile.serviceVersion,
             host: configuration.host)
@@ -74,7 +79,10 @@ struct Application: Sendable {
 
     func run() async throws {
         var group = ServiceGroupConfiguration(
-            services: services.map { ServiceGroupConfiguration.ServiceConfiguration(service: $0, successTerminationBehavior: .gracefullyShutdownGroup) },
+            services: services.map {
+                ServiceGroupConfiguration.ServiceConfiguration(
+                    service: $0, successTerminationBehavior: .gracefullyShutdownGroup)
+            },
             gracefulShutdownSignals: [.sigterm], cancellationSignals: [.sigint], logger: Logger(label: "nova.service"))
         group.maximumGracefulShutdownDuration = configuration.compute.gracefulShutdownTimeout
         await notifier.notify("STATUS=waiting for a conductor")
@@ -100,7 +108,8 @@ struct Application: Sendable {
         let record = ServiceRecord(
             conductor: parts.conductor, host: configuration.host, health: parts.health, logger: parts.logger)
         let startup = HostStartup(
-            parts: parts, tracker: tracker, service: record, configurationFiles: files, instances: manager, network: network)
+            parts: parts, tracker: tracker, service: record, configurationFiles: files, instances: manager,
+            network: network)
         let tasks = HostTasks(parts: parts, tracker: tracker, instances: manager, network: network)
         let fuzz = configuration.intervals.periodicFuzzyDelay.components.seconds
         let started: @Sendable () -> Void = { Task { await notifier.notify("READY=1\nSTATUS=taking requests") } }
@@ -143,7 +152,8 @@ extension OperatorEndpointOptions.Address {
             self = .unixSocket(path: text)
             return
         }
-        guard let colon = text.lastIndex(of: ":"), let port = Int(text[text.index(after: colon)...]), (0...65535).contains(port)
+        guard let colon = text.lastIndex(of: ":"), let port = Int(text[text.index(after: colon)...]),
+            (0...65535).contains(port)
         else { return nil }
         var host = String(text[..<colon])
         if host.hasPrefix("["), host.hasSuffix("]") { host = String(host.dropFirst().dropLast()) }

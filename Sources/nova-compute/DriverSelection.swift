@@ -32,7 +32,8 @@ struct DriverSelection: Sendable {
 
     /// Beside this program, then in PATH.
     private static func monitorPath() -> String {
-        let own = (try? FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/exe")) ?? "/usr/bin/nova-compute"
+        let own =
+            (try? FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/exe")) ?? "/usr/bin/nova-compute"
         var folders = [URL(filePath: own).deletingLastPathComponent().path]
         folders += (ProcessInfo.processInfo.environment["PATH"] ?? "").split(separator: ":").map(String.init)
         return folders.map { $0 + "/apus-vmm" }.first { FileManager.default.isExecutableFile(atPath: $0) }
@@ -41,8 +42,12 @@ struct DriverSelection: Sendable {
 
     private static func fakeResources(_ host: String) -> HostResources {
         HostResources(
-            vcpus: 8, memoryMiB: 16384, diskGiB: 100, diskFreeGiB: 100, hypervisorType: "fake", hypervisorVersion: 1_000_000,
-            cpuInfo: ["arch": "x86_64", "model": "none", "vendor": "none", "features": [], "topology": ["sockets": 1, "cores": 8, "threads": 1]],
+            vcpus: 8, memoryMiB: 16384, diskGiB: 100, diskFreeGiB: 100, hypervisorType: "fake",
+            hypervisorVersion: 1_000_000,
+            cpuInfo: [
+                "arch": "x86_64", "model": "none", "vendor": "none", "features": [],
+                "topology": ["sockets": 1, "cores": 8, "threads": 1],
+            ],
             supportedInstances: [["x86_64", "fake", "hvm"]], hypervisorHostname: host)
     }
 }

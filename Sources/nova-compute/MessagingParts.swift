@@ -1,5 +1,5 @@
-// The AMQP side of the process by nova.conf, and its loops as services: the transport last to stop, because the others send
-// their last words through it.
+// The AMQP side of the process by nova.conf, and its loops as services: the transport last to stop, because the others
+// send their last words through it.
 import AMQP
 import Compute
 import Logging
@@ -46,7 +46,8 @@ struct MessagingParts: Sendable {
             StoppableLoop("broker connections", run: { try await transport.run() }, stop: { transport.shutdown() })
         } + [
             StoppableLoop(
-                "replies to calls", run: { [client] in try await client.run() }, stop: { [client] in client.shutdown() })
+                "replies to calls", run: { [client] in try await client.run() }, stop: { [client] in client.shutdown() }
+            )
         ]
     }
 
@@ -123,14 +124,16 @@ struct MessagingMetrics: MetricSource {
                 "apus_amqp_blocked_connections", .gauge, help: "Connections on which the broker takes no messages.",
                 samples: [MetricSample([], Double(snapshot.blockedConnections))]),
             counter("apus_amqp_reconnects_total", "Connections to the broker opened anew.", snapshot.reconnects),
-            counter("apus_amqp_connections_lost_total", "Connections to the broker that broke.", snapshot.connectionsLost),
+            counter(
+                "apus_amqp_connections_lost_total", "Connections to the broker that broke.", snapshot.connectionsLost),
             counter("apus_rpc_messages_received_total", "Messages taken from the broker.", snapshot.received),
             counter("apus_rpc_requests_total", "Requests carried out, successfully or not.", snapshot.dispatched),
             counter("apus_rpc_replies_total", "Replies sent.", snapshot.replied),
             counter("apus_rpc_calls_total", "Calls sent to other services.", snapshot.callsSent),
             counter("apus_rpc_calls_timed_out_total", "Calls nobody answered in time.", snapshot.callsTimedOut),
             counter("apus_amqp_published_total", "Messages published.", snapshot.published),
-            counter("apus_amqp_republished_total", "Messages published again, unconfirmed before.", snapshot.republished),
+            counter(
+                "apus_amqp_republished_total", "Messages published again, unconfirmed before.", snapshot.republished),
             MetricFamily(
                 "apus_rpc_dropped_total", .counter, help: "Messages not carried out, by reason.",
                 samples: snapshot.dropped.sorted { $0.key.rawValue < $1.key.rawValue }.map {

@@ -1,4 +1,5 @@
-// The program: nova-compute's command line, exit statuses and life. Everything it is made of is put together in Application.
+// The program: nova-compute's command line, exit statuses and life. Everything it is made of is put together in
+// Application.
 //
 //   0   ended as asked (SIGTERM, SIGINT)
 //   1   could not start or could not go on; the reason is one line on standard error and in the log
@@ -16,7 +17,9 @@ struct NovaCompute: AsyncParsableCommand {
         commandName: "nova-compute", abstract: "OpenStack compute service with its own machine monitor.",
         version: ProgramVersion.text)
 
-    @Option(name: .long, help: "Configuration file; may be repeated, the later wins. Default: the search path of oslo.config.")
+    @Option(
+        name: .long,
+        help: "Configuration file; may be repeated, the later wins. Default: the search path of oslo.config.")
     var configFile: [String] = []
     @Option(name: .long, help: "Directory of *.conf files, read after the files; may be repeated.")
     var configDir: [String] = []

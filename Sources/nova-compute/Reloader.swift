@@ -1,4 +1,5 @@
-// SIGHUP: the options that may change while the service runs (log level), and the log file, which logrotate has moved away.
+// SIGHUP: the options that may change while the service runs (log level), and the log file, which logrotate has moved
+// away.
 import Logging
 import ServiceConfiguration
 import ServiceLifecycle

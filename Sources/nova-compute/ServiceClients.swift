@@ -16,10 +16,15 @@ final class ServiceClients: Sendable {
 
     init(_ configuration: Configuration, logger: Logger) throws {
         var transports: [HTTPTransport] = []
-        func client(_ section: String, _ options: ServiceClientOptions) throws -> (HTTPTransport, KeystoneAuthenticator) {
+        func client(_ section: String, _ options: ServiceClientOptions) throws -> (HTTPTransport, KeystoneAuthenticator)
+        {
             let transport = try HTTPTransport(TransportOptions(options))
             transports.append(transport)
-            return (transport, KeystoneAuthenticator(credentials: try Credentials(section, options), transport: transport, logger: logger))
+            return (
+                transport,
+                KeystoneAuthenticator(
+                    credentials: try Credentials(section, options), transport: transport, logger: logger)
+            )
         }
         let user = configuration.serviceUser
         let serviceTokens = user.sendsServiceUserToken ? try client("service_user", user.client).1 : nil
@@ -44,7 +49,9 @@ final class ServiceClients: Sendable {
             session: try session("neutron", configuration.neutron, sendsServiceToken: true).0,
             extensionInterval: configuration.network.extensionSyncInterval)
         // A Glance without credentials of its own is asked with Neutron's catalogue and the users' tokens.
-        let glanceOptions = configuration.glance.hasCredentials ? configuration.glance : configuration.glance.borrowing(configuration.neutron)
+        let glanceOptions =
+            configuration.glance.hasCredentials
+            ? configuration.glance : configuration.glance.borrowing(configuration.neutron)
         glance = GlanceClient(
             session: try session(
                 "glance", glanceOptions, sendsServiceToken: true, override: configuration.images.glanceAPIServers.first,
@@ -79,7 +86,8 @@ extension Credentials {
         }
         self.init(
             authURL: authURL, username: options.username, userID: options.userID, password: password,
-            userDomainName: options.userDomainName, userDomainID: options.userDomainID, projectName: options.projectName,
+            userDomainName: options.userDomainName, userDomainID: options.userDomainID,
+            projectName: options.projectName,
             projectID: options.projectID, projectDomainName: options.projectDomainName,
             projectDomainID: options.projectDomainID)
     }

@@ -31,7 +31,8 @@ struct ServiceManagerNotifier: Sendable {
         }
     }
 
-    /// Sends WATCHDOG=1 at half the period; where the cooperative pool is stuck, it does not, and systemd restarts the service.
+    /// Sends WATCHDOG=1 at half the period; where the cooperative pool is stuck, it does not, and systemd restarts the
+    /// service.
     var watchdog: (any Service)? { watchdogInterval.map { Watchdog(notifier: self, interval: $0) } }
 
     private struct Watchdog: Service, CustomStringConvertible {

@@ -7,7 +7,8 @@ import Testing
             files: ConfigurationFiles(paths: []), environment: [:],
             overrides: [
                 ("DEFAULT", "transport_url", "rabbit://nova:s3cret@h1:5672,nova:s3c@ret@h2/nova"),
-                ("placement", "auth_url", "http://k/v3"), ("placement", "username", "nova"), ("placement", "password", "s3cret"),
+                ("placement", "auth_url", "http://k/v3"), ("placement", "username", "nova"),
+                ("placement", "password", "s3cret"),
                 ("oslo_messaging_notifications", "transport_url", "rabbit://u:s3cret@h3/"),
             ], host: HostDefaults(hostName: "host1", address: "192.0.2.7"))
     }

@@ -1,5 +1,5 @@
-// The context of what the service does on its own account (nova.context.get_admin_context): no user, no token, one request id
-// for each start, pass or event, so that its lines in all logs are found together.
+// The context of what the service does on its own account (nova.context.get_admin_context): no user, no token, one
+// request id for each start, pass or event, so that its lines in all logs are found together.
 import Foundation
 import JSON
 import NovaObjects
@@ -10,7 +10,8 @@ extension RequestContext {
     package static func administrator() -> RequestContext {
         let absent = [
             "user", "project_id", "system_scope", "project", "domain", "user_domain", "project_domain", "auth_token",
-            "global_request_id", "resource_uuid", "user_id", "remote_address", "quota_class", "user_name", "project_name",
+            "global_request_id", "resource_uuid", "user_id", "remote_address", "quota_class", "user_name",
+            "project_name",
         ]
         var entries = Dictionary(absent.map { ($0, JSONValue.null) }, uniquingKeysWith: { first, _ in first })
         entries["is_admin"] = true

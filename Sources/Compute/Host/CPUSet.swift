@@ -5,8 +5,8 @@ package struct CPUSet: Sendable, Equatable {
 
     package init(_ numbers: Set<Int>) { self.numbers = numbers }
 
-    /// Nil where the text is neither form. A CPU number above 8191 (the kernel's largest) is refused, so that a range cannot
-    /// fill memory.
+    /// Nil where the text is neither form. A CPU number above 8191 (the kernel's largest) is refused, so that a range
+    /// cannot fill memory.
     package init?(_ text: String) {
         var included: Set<Int> = []
         var excluded: Set<Int> = []
@@ -19,7 +19,8 @@ package struct CPUSet: Sendable, Equatable {
                 continue
             }
             let bounds = rule.split(separator: "-", maxSplits: 1, omittingEmptySubsequences: false)
-            guard let first = bounds.first.flatMap(Self.number), let last = bounds.last.flatMap(Self.number), first <= last
+            guard let first = bounds.first.flatMap(Self.number), let last = bounds.last.flatMap(Self.number),
+                first <= last
             else { return nil }
             included.formUnion(first...last)
         }

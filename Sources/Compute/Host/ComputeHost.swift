@@ -1,5 +1,6 @@
-// The host's life as one service: the start, and then side by side what may begin only after it (requests, heartbeats, periodic work,
-// news of machines). A graceful shutdown during the start gives the start up; after it, each part ends by itself.
+// The host's life as one service: the start, and then side by side what may begin only after it (requests, heartbeats,
+// periodic work, news of machines). A graceful shutdown during the start gives the start up; after it, each part ends
+// by itself.
 package import Logging
 package import ServiceLifecycle
 

@@ -1,5 +1,6 @@
-// Numbers of the guests for /metrics (operations §3.1). A scrape takes what was read last and asks for the next reading, so that a
-// guest whose monitor does not answer delays nobody: its numbers grow old, and their age is one of the metrics.
+// Numbers of the guests for /metrics (operations §3.1). A scrape takes what was read last and asks for the next
+// reading, so that a guest whose monitor does not answer delays nobody: its numbers grow old, and their age is one of
+// the metrics.
 package import ComputeDriver
 package import Logging
 import ServiceLifecycle

@@ -1,5 +1,5 @@
-// What the host's work reads from the database, one function a class call (contract §4.2), with the arguments nova-compute
-// sends.
+// What the host's work reads from the database, one function a class call (contract §4.2), with the arguments
+// nova-compute sends.
 import JSON
 import NovaObjects
 import OsloMessaging
@@ -65,7 +65,8 @@ extension Conductor {
     /// Nil where the database has no such instance.
     func instanceRecord(_ uuid: String, attributes: [String] = [], context: RequestContext) async throws -> Instance? {
         try await found(
-            "Instance", "get_by_uuid", [], ["uuid": .string(uuid), "expected_attrs": Self.names(attributes)], context: context)
+            "Instance", "get_by_uuid", [], ["uuid": .string(uuid), "expected_attrs": Self.names(attributes)],
+            context: context)
     }
 
     func migrationsInProgress(host: String, node: String, context: RequestContext) async throws -> [Migration] {

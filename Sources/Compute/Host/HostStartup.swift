@@ -1,6 +1,6 @@
-// What happens before the first request is taken, in nova-compute's order (contract §5.1). Until the conductor has answered nothing
-// else is tried; after that a failure ends the start, and the process with it, unless it concerns one instance or the report
-// that the periodic audit will repeat.
+// What happens before the first request is taken, in nova-compute's order (contract §5.1). Until the conductor has
+// answered nothing else is tried; after that a failure ends the start, and the process with it, unless it concerns one
+// instance or the report that the periodic audit will repeat.
 //
 //   ping -> version floor -> driver -> instances -> identity -> evacuated -> repair each -> interrupted builds -> schedulers
 //        -> service record -> audit -> (requests, heartbeats, periodic work)
@@ -92,7 +92,8 @@ package struct HostStartup: Sendable {
             } catch is MessagingTimeout {
                 logger.warning("no conductor has answered yet", metadata: ["attempt": "\(attempt)"])
             } catch {
-                // The broker is not there: the client has waited its own time, a little more keeps a refusal from spinning.
+                // The broker is not there: the client has waited its own time, a little more keeps a refusal from
+                // spinning.
                 logger.warning("the conductor cannot be asked", error: error, metadata: ["attempt": "\(attempt)"])
                 try await Task.sleep(for: .seconds(1))
             }
@@ -121,7 +122,8 @@ package struct HostStartup: Sendable {
         }
         try await refuseLostIdentity(nodeName, node, context)
         let identity = try NodeIdentity.create(uuid: node?.uuid ?? UUID().uuidString, statePath: statePath)
-        logger.info("identity of this host written", metadata: ["uuid": "\(identity.uuid)", "file": "\(identity.path)"])
+        logger.info(
+            "identity of this host written", metadata: ["uuid": "\(identity.uuid)", "file": "\(identity.path)"])
         await tracker.identify(as: identity)
         return node
     }
@@ -153,10 +155,12 @@ package struct HostStartup: Sendable {
         let count = try await parts.driver.machines().count
         guard node == nil, count > 0 else { return }
         throw IdentityError(
-            "\(count) guests are here, but the control plane knows no compute node \(nodeName) of host \(host); was it renamed?")
+            "\(count) guests are here, but the control plane knows no compute node \(nodeName) of host \(host); was it renamed?"
+        )
     }
 
-    /// Guests that were evacuated while this host was down and still exist here (contract §5.4). - Returns: their instances.
+    /// Guests that were evacuated while this host was down and still exist here (contract §5.4). - Returns: their
+    /// instances.
     private func removeEvacuated(_ node: ComputeNode?, _ context: RequestContext) async throws -> Set<String> {
         let evacuations = try await conductor.evacuations(from: host, context: context.readingDeleted)
         guard !evacuations.isEmpty else { return [] }
@@ -164,14 +168,16 @@ package struct HostStartup: Sendable {
         var removed: Set<String> = []
         for var migration in evacuations {
             guard let uuid = migration.instanceUUID else { continue }
-            let record = try await conductor.instanceRecord(uuid, attributes: ["info_cache"], context: context.readingDeleted)
+            let record = try await conductor.instanceRecord(
+                uuid, attributes: ["info_cache"], context: context.readingDeleted)
             // It may have come back since; then it is one of ours again.
             guard let instance = record, instance.host != host else { continue }
             if machines.contains(uuid) {
                 logger.info("removing an evacuated guest", metadata: ["instance": "\(uuid)"])
                 do {
                     try await parts.driver.destroy(
-                        instance: instance, interfaces: network.cached(instance).map(\.interfaceRequest), destroysDisks: true)
+                        instance: instance, interfaces: network.cached(instance).map(\.interfaceRequest),
+                        destroysDisks: true)
                 } catch {
                     logger.error("evacuated guest not removed", error: error, metadata: ["instance": "\(uuid)"])
                     continue
@@ -204,7 +210,8 @@ package struct HostStartup: Sendable {
             let consumers = Set(try await parts.placement.allocations(onProvider: provider).keys).subtracting(known)
             guard !consumers.isEmpty else { return }
             let building = try await conductor.instances(
-                matching: ["vm_state": "building", "uuid": .array(consumers.sorted().map { .string($0) })], context: context)
+                matching: ["vm_state": "building", "uuid": .array(consumers.sorted().map { .string($0) })],
+                context: context)
             for var instance in building {
                 instance.vmState = "error"
                 instance.taskState = nil

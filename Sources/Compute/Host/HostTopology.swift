@@ -1,5 +1,6 @@
-// The NUMA cells of the host as ComputeNode.numa_topology tells them (contract §12): from sysfs, without which a host has one
-// cell with all that it has. No instance is pinned by this service, so usage is zero and only 4 KiB pages matter.
+// The NUMA cells of the host as ComputeNode.numa_topology tells them (contract §12): from sysfs, without which a host
+// has one cell with all that it has. No instance is pinned by this service, so usage is zero and only 4 KiB pages
+// matter.
 import Foundation
 import JSON
 import NovaObjects
@@ -35,7 +36,8 @@ struct HostTopology: Sendable, Equatable {
             let cpus = Set(0..<max(0, vcpus))
             cells = [
                 Cell(
-                    id: 0, cpus: cpus, memoryMiB: memoryMiB, siblings: cpus.sorted().map { [$0] }, socket: 0, pages: [:])
+                    id: 0, cpus: cpus, memoryMiB: memoryMiB, siblings: cpus.sorted().map { [$0] }, socket: 0, pages: [:]
+                )
             ]
         }
         for index in cells.indices {
@@ -78,7 +80,9 @@ struct HostTopology: Sendable, Equatable {
 
     /// "Node 0 MemTotal:       16082720 kB"
     private static func memoryMiB(_ path: String) -> Int? {
-        guard let line = text(path)?.split(separator: "\n").first(where: { $0.contains("MemTotal:") }) else { return nil }
+        guard let line = text(path)?.split(separator: "\n").first(where: { $0.contains("MemTotal:") }) else {
+            return nil
+        }
         let words = line.split(separator: " ")
         guard words.count >= 2, let kibibytes = Int(words[words.count - 2]) else { return nil }
         return kibibytes / 1024
@@ -94,7 +98,8 @@ struct HostTopology: Sendable, Equatable {
     }
 
     private static func socket(of cpus: Set<Int>, _ root: String) -> Int {
-        guard let first = cpus.min(), let id = text("\(root)/cpu/cpu\(first)/topology/physical_package_id").flatMap({ Int($0) })
+        guard let first = cpus.min(),
+            let id = text("\(root)/cpu/cpu\(first)/topology/physical_package_id").flatMap({ Int($0) })
         else { return 0 }
         return max(0, id)
     }

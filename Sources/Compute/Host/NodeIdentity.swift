@@ -1,6 +1,7 @@
-// The stable identity of this host (contract §5.5): one UUID in a file `compute_id`, which is the uuid of its ComputeNode and of its
-// resource provider. Placement knows a provider by both name and uuid, so a host that came back under another uuid could never
-// report again. Zed's own nova-compute has no such file; the control plane takes the uuid a compute node is created with.
+// The stable identity of this host (contract §5.5): one UUID in a file `compute_id`, which is the uuid of its
+// ComputeNode and of its resource provider. Placement knows a provider by both name and uuid, so a host that came back
+// under another uuid could never report again. Zed's own nova-compute has no such file; the control plane takes the
+// uuid a compute node is created with.
 import Foundation
 
 package struct NodeIdentity: Sendable, Equatable {
@@ -49,8 +50,8 @@ package struct NodeIdentity: Sendable, Equatable {
     }
 }
 
-/// A host that is not who the control plane takes it for. Starting would report it a second time or touch another host's servers, so
-/// the service ends and is not to be restarted.
+/// A host that is not who the control plane takes it for. Starting would report it a second time or touch another
+/// host's servers, so the service ends and is not to be restarted.
 package struct IdentityError: Error, Sendable, CustomStringConvertible {
     package let reason: String
     package init(_ reason: String) { self.reason = reason }

@@ -1,5 +1,5 @@
-// The fields of ComputeNode: what the driver reports of the host (contract §12) and what is used of it (§6.3). Fields are assigned
-// only where they differ, so that a save sends what changed and a host at rest saves nothing.
+// The fields of ComputeNode: what the driver reports of the host (contract §12) and what is used of it (§6.3). Fields
+// are assigned only where they differ, so that a save sends what changed and a host at rest saves nothing.
 import ComputeDriver
 import JSON
 package import NovaObjects
@@ -13,7 +13,9 @@ package struct NodeSettings: Sendable {
     package var sharedCPUs: Set<Int>?
     package var ratios: AllocationRatios
 
-    package init(host: String, address: String, profile: ReleaseProfile, sharedCPUs: Set<Int>?, ratios: AllocationRatios) {
+    package init(
+        host: String, address: String, profile: ReleaseProfile, sharedCPUs: Set<Int>?, ratios: AllocationRatios
+    ) {
         self.host = host
         self.address = address
         self.profile = profile
@@ -31,7 +33,9 @@ package struct AllocationRatios: Sendable, Equatable {
     package var initialMemory: Double
     package var initialDisk: Double
 
-    package init(cpu: Double?, memory: Double?, disk: Double?, initialCPU: Double, initialMemory: Double, initialDisk: Double) {
+    package init(
+        cpu: Double?, memory: Double?, disk: Double?, initialCPU: Double, initialMemory: Double, initialDisk: Double
+    ) {
         self.cpu = cpu
         self.memory = memory
         self.disk = disk

@@ -1,5 +1,5 @@
-// Counts of instances by state, as nova.compute.stats keeps them: ComputeNode.stats, all values text. The scheduler reads
-// num_instances, io_workload and failed_builds.
+// Counts of instances by state, as nova.compute.stats keeps them: ComputeNode.stats, all values text. The scheduler
+// reads num_instances, io_workload and failed_builds.
 package import NovaObjects
 
 /// States in which an instance holds nothing of the host (vm_states.allow_resource_removal).
@@ -34,7 +34,8 @@ package struct NodeStatistics: Sendable, Equatable {
     package var ioWorkload: Int {
         count("num_vm_building")
             + [
-                "resize_migrating", "rebuilding", "resize_prep", "image_snapshot", "image_backup", "rescuing", "unshelving",
+                "resize_migrating", "rebuilding", "resize_prep", "image_snapshot", "image_backup", "rescuing",
+                "unshelving",
             ].reduce(0) { $0 + count("num_task_\($1)") }
     }
 
@@ -52,9 +53,12 @@ package struct NodeStatistics: Sendable, Equatable {
     /// Counts an instance by its present state instead of the one before.
     package mutating func update(_ instance: Instance, isRemoved: Bool) {
         for key in snapshots.removeValue(forKey: instance.uuid)?.keys ?? [] { counts[key, default: 0] -= 1 }
-        guard !isRemoved, !isResourceRemovalAllowed(vmState: instance.vmState, taskState: instance.taskState) else { return }
+        guard !isRemoved, !isResourceRemovalAllowed(vmState: instance.vmState, taskState: instance.taskState) else {
+            return
+        }
         let snapshot = Snapshot(
-            vmState: instance.vmState, taskState: instance.taskState, osType: instance.osType, projectID: instance.projectID)
+            vmState: instance.vmState, taskState: instance.taskState, osType: instance.osType,
+            projectID: instance.projectID)
         snapshots[instance.uuid] = snapshot
         for key in snapshot.keys { counts[key, default: 0] += 1 }
     }

@@ -1,5 +1,6 @@
-// What instances and moves in progress take from the host (nova.compute.resource_tracker, contract §6.3 step 4): pure sums over
-// what the conductor answered. Amounts may exceed the host: over-commitment is the scheduler's decision, not an error here.
+// What instances and moves in progress take from the host (nova.compute.resource_tracker, contract §6.3 step 4): pure
+// sums over what the conductor answered. Amounts may exceed the host: over-commitment is the scheduler's decision, not
+// an error here.
 package import NovaObjects
 
 /// Resources one instance or one move takes.
@@ -53,7 +54,8 @@ package struct NodeUsage: Sendable, Equatable {
     package var trackedInstances: Set<String> { Set(instances.keys) }
 
     /// Counts an instance: its usage when it is new, its state each time; takes it out when it holds nothing any more.
-    package mutating func update(_ instance: Instance, usage: @autoclosure () -> ResourceUsage, isRemoved: Bool = false) {
+    package mutating func update(_ instance: Instance, usage: @autoclosure () -> ResourceUsage, isRemoved: Bool = false)
+    {
         let holdsNothing =
             isRemoved || isResourceRemovalAllowed(vmState: instance.vmState, taskState: instance.taskState)
         if let known = instances[instance.uuid] {
@@ -69,8 +71,11 @@ package struct NodeUsage: Sendable, Equatable {
         statistics.update(instance, isRemoved: holdsNothing)
     }
 
-    /// Counts what a move holds here besides its instance: the new size before it arrives, the old size until it is confirmed.
-    package mutating func update(_ migration: Migration, of instance: Instance, host: String, node: String, isVolumeBacked: Bool) {
+    /// Counts what a move holds here besides its instance: the new size before it arrives, the old size until it is
+    /// confirmed.
+    package mutating func update(
+        _ migration: Migration, of instance: Instance, host: String, node: String, isVolumeBacked: Bool
+    ) {
         guard Self.isMoving(instance), !migrations.contains(instance.uuid) else { return }
         let isIncoming = migration.destinationCompute == host && migration.destinationNode == node
         let isOutgoing = migration.sourceCompute == host && migration.sourceNode == node
@@ -113,7 +118,8 @@ package struct NodeUsage: Sendable, Equatable {
         migration.migrationType == "resize" || migration.migrationType == "migration"
     }
 
-    /// Resizing, or resized and not confirmed, or migrating live (`_instance_in_resize_state`, `_instance_is_live_migrating`).
+    /// Resizing, or resized and not confirmed, or migrating live (`_instance_in_resize_state`,
+    /// `_instance_is_live_migrating`).
     private static func isMoving(_ instance: Instance) -> Bool {
         let resizeTasks = ["resize_prep", "resize_migrating", "resize_migrated", "resize_finish"]
         if instance.vmState == "resized" { return true }

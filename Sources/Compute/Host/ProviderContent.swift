@@ -1,5 +1,5 @@
-// What the root provider of a KVM host offers (contract §6.2): inventories and traits as functions of the driver's report, the
-// configuration and what Placement has already.
+// What the root provider of a KVM host offers (contract §6.2): inventories and traits as functions of the driver's
+// report, the configuration and what Placement has already.
 import ComputeDriver
 import JSON
 package import Placement
@@ -18,10 +18,14 @@ package struct InventoryRules: Sendable {
         self.reservedDiskMiB = reservedDiskMiB
     }
 
-    /// A class the host has nothing of is left out. A ratio is the configured one, else the one Placement has (an operator may
-    /// have changed it there), else the initial one.
-    package func inventories(vcpus: Int, memoryMiB: Int, diskGiB: Int, existing: [String: Inventory]) -> [String: Inventory] {
-        func inventory(_ name: String, _ total: Int, _ reserved: Int, _ configured: Double?, _ initial: Double) -> Inventory? {
+    /// A class the host has nothing of is left out. A ratio is the configured one, else the one Placement has (an
+    /// operator may have changed it there), else the initial one.
+    package func inventories(vcpus: Int, memoryMiB: Int, diskGiB: Int, existing: [String: Inventory]) -> [String:
+        Inventory]
+    {
+        func inventory(_ name: String, _ total: Int, _ reserved: Int, _ configured: Double?, _ initial: Double)
+            -> Inventory?
+        {
             guard total > 0 else { return nil }
             return Inventory(
                 total: total, reserved: min(max(0, reserved), total), maxUnit: total,
@@ -48,9 +52,13 @@ enum ProviderTraits {
     }
 
     /// What this host has now, by the driver and its report. - Parameter excludedImageTypes: "raw", "qcow2", …
-    static func own(driver: Set<String>, cpuInfo: JSONValue, excludedImageTypes: [String], ownsByTrait: Bool) -> Set<String> {
+    static func own(driver: Set<String>, cpuInfo: JSONValue, excludedImageTypes: [String], ownsByTrait: Bool) -> Set<
+        String
+    > {
         var traits = driver.union(cpuTraits(features: cpuInfo["features"]?.arrayValue?.compactMap(\.stringValue) ?? []))
-        if let threads = cpuInfo["topology"]?["threads"]?.intValue, threads > 1 { traits.insert("HW_CPU_HYPERTHREADING") }
+        if let threads = cpuInfo["topology"]?["threads"]?.intValue, threads > 1 {
+            traits.insert("HW_CPU_HYPERTHREADING")
+        }
         for type in excludedImageTypes { traits.remove("COMPUTE_IMAGE_TYPE_" + type.uppercased()) }
         if ownsByTrait { traits.insert("OWNER_NOVA") }
         return traits
@@ -61,8 +69,8 @@ enum ProviderTraits {
         trait.hasPrefix("COMPUTE_") || trait.hasPrefix("HW_CPU_") || trait == "OWNER_NOVA"
     }
 
-    /// Standard traits for CPU features, which come under the kernel's or libvirt's names. Placement refuses to create a trait
-    /// that is neither standard nor custom, so this list holds only what os-traits has.
+    /// Standard traits for CPU features, which come under the kernel's or libvirt's names. Placement refuses to create
+    /// a trait that is neither standard nor custom, so this list holds only what os-traits has.
     static func cpuTraits(features: [String]) -> Set<String> {
         var traits: Set<String> = []
         for feature in features {

@@ -1,6 +1,6 @@
-// The root resource provider of this host in Placement: made once, read anew every `resource_provider_association_refresh`, written
-// where it differs. Its generation changes under us whenever the scheduler allocates, so a conflict is normal: what is cached is
-// dropped and the comparison made again.
+// The root resource provider of this host in Placement: made once, read anew every
+// `resource_provider_association_refresh`, written where it differs. Its generation changes under us whenever the
+// scheduler allocates, so a conflict is normal: what is cached is dropped and the comparison made again.
 package import Logging
 import OpenStackHTTP
 package import Placement
@@ -42,7 +42,8 @@ package actor ProviderReporter {
         self.logger = logger
     }
 
-    /// Brings the provider in line with `offer`. Callers take turns (`TurnQueue`); a conflict with others is met by reading again.
+    /// Brings the provider in line with `offer`. Callers take turns (`TurnQueue`); a conflict with others is met by
+    /// reading again.
     package func report(uuid: String, name: String, offer: ProviderOffer) async throws {
         for attempt in 1... {
             do {
@@ -53,7 +54,9 @@ package actor ProviderReporter {
                 return
             } catch {
                 cached = nil
-                guard let fault = error as? ServiceFault, Self.isWorthAnother(fault), attempt < Self.attemptLimit else { throw error }
+                guard let fault = error as? ServiceFault, Self.isWorthAnother(fault), attempt < Self.attemptLimit else {
+                    throw error
+                }
                 logger.debug(
                     "provider changed meanwhile, comparing again",
                     metadata: ["provider": "\(uuid)", "attempt": "\(attempt)", "answer": "\(fault.body)"])
@@ -160,7 +163,8 @@ package actor ProviderReporter {
         traits.filter { !$0.hasPrefix("HW_CPU_X86_") }
     }
 
-    /// Another writer was faster, or the provider is gone and will be made again. A name that another provider has is neither.
+    /// Another writer was faster, or the provider is gone and will be made again. A name that another provider has is
+    /// neither.
     private static func isWorthAnother(_ fault: ServiceFault) -> Bool {
         (fault.status == 409 && !fault.body.contains("Conflicting resource provider name:")) || fault.status == 404
     }

@@ -5,8 +5,8 @@ import OsloMessaging
 import Placement
 
 extension ResourceTracker {
-    /// `_remove_deleted_instances_allocations`: only an instance that the database calls deleted loses its allocation. Everything else
-    /// that is not tracked here may be on its way in or out.
+    /// `_remove_deleted_instances_allocations`: only an instance that the database calls deleted loses its allocation.
+    /// Everything else that is not tracked here may be on its way in or out.
     func dropStaleAllocations(known: [Instance], _ migrations: [Migration], _ context: RequestContext) async {
         guard let uuid = node?.record.uuid, let tracked = node?.usage.trackedInstances else { return }
         let moving = Set(migrations.compactMap(\.uuid))
@@ -14,7 +14,8 @@ extension ResourceTracker {
             for consumer in try await placement.allocations(onProvider: uuid).keys.sorted()
             where !tracked.contains(consumer) && !moving.contains(consumer) {
                 let here = known.first { $0.uuid == consumer }
-                let found = here == nil
+                let found =
+                    here == nil
                     ? try await conductor.instanceRecord(consumer, context: context.readingDeleted) : here
                 guard let instance = found, !instance.boolean("hidden") else { continue }
                 if instance.isDeleted {

@@ -1,5 +1,5 @@
-// nova.compute.resource_tracker: the one place that knows what this host has and what is taken of it. Everything here runs in
-// turns (Nova's lock "compute_resources"), so that a claim and the periodic audit never see half of each other.
+// nova.compute.resource_tracker: the one place that knows what this host has and what is taken of it. Everything here
+// runs in turns (Nova's lock "compute_resources"), so that a claim and the periodic audit never see half of each other.
 //
 //   audit(): driver's report -> ComputeNode found or created -> usage from zero -> ComputeNode.save -> Placement
 //   claim(): counts one instance on top, saves, reports; abortClaim() takes it back; the next audit counts anew anyway
@@ -75,8 +75,8 @@ package actor ResourceTracker: HostBooks {
     /// Before the first audit.
     func identify(as identity: NodeIdentity) { self.identity = identity }
 
-    /// The whole pass of `update_available_resource`. What cannot be told is logged, the node stays as it was last told, and the
-    /// next pass begins anew; only at the start is a failure the caller's to see.
+    /// The whole pass of `update_available_resource`. What cannot be told is logged, the node stays as it was last
+    /// told, and the next pass begins anew; only at the start is a failure the caller's to see.
     package func audit(isStartup: Bool, context: RequestContext) async throws {
         let known = try await conductor.computeNodes(ofHost: settings.host, context: context)
         let name = try await turns.run { try await auditNode(context) }
@@ -109,7 +109,9 @@ package actor ResourceTracker: HostBooks {
     }
 
     /// Finds or creates the ComputeNode and describes the host in it. - Returns: true where it was created.
-    private func ensureRecord(_ resources: HostResources, _ usage: NodeUsage, _ context: RequestContext) async throws -> Bool {
+    private func ensureRecord(_ resources: HostResources, _ usage: NodeUsage, _ context: RequestContext) async throws
+        -> Bool
+    {
         let topology = HostTopology(vcpus: resources.vcpus, memoryMiB: resources.memoryMiB)
         if var node, node.record.hypervisorHostname == resources.hypervisorHostname {
             settings.describe(resources, topology, in: &node.record)
@@ -150,7 +152,8 @@ package actor ResourceTracker: HostBooks {
             guard let uuid = migration.instanceUUID else { continue }
             let here = instances.first { $0.uuid == uuid }
             let attributes = ["flavor", "system_metadata", "migration_context"]
-            let moved = here == nil
+            let moved =
+                here == nil
                 ? try await conductor.instanceRecord(uuid, attributes: attributes, context: context) : here
             guard let instance = moved else { continue }
             usage.update(
@@ -239,7 +242,8 @@ package actor ResourceTracker: HostBooks {
                 return instance
             }
         } catch {
-            // The usage is right again with the next audit; a host left in the record is what the API's local delete minds.
+            // The usage is right again with the next audit; a host left in the record is what the API's local delete
+            // minds.
             instance.host = nil
             instance.node = nil
             logger.error("claim not undone", error: error, metadata: ["instance": "\(instance.uuid)"])
@@ -304,6 +308,7 @@ package actor ResourceTracker: HostBooks {
 
     private static func unavailable(_ reason: String) -> NovaException {
         NovaException(
-            "ComputeResourcesUnavailable", "Insufficient compute resources: \(reason).", keywords: ["reason": .string(reason)])
+            "ComputeResourcesUnavailable", "Insufficient compute resources: \(reason).",
+            keywords: ["reason": .string(reason)])
     }
 }

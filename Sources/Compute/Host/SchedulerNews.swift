@@ -1,7 +1,7 @@
-// Fan-outs to the schedulers (contract §4.4), which filters for affinity read. A scheduler that misses one hears the whole list
-// again every `scheduler_instance_sync_interval`, so a failure is logged and forgotten.
-package import Logging
 import JSON
+// Fan-outs to the schedulers (contract §4.4), which filters for affinity read. A scheduler that misses one hears the
+// whole list again every `scheduler_instance_sync_interval`, so a failure is logged and forgotten.
+package import Logging
 package import NovaObjects
 package import OsloMessaging
 

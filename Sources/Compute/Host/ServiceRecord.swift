@@ -1,5 +1,6 @@
-// This process's row in `openstack compute service list`: made or taken over at the start, counted up by the heartbeat. The
-// database sets last_seen_up when report_count changes, and the service is up for `service_down_time` after that (contract §4.3).
+// This process's row in `openstack compute service list`: made or taken over at the start, counted up by the heartbeat.
+// The database sets last_seen_up when report_count changes, and the service is up for `service_down_time` after that
+// (contract §4.3).
 package import Logging
 import NovaObjects
 package import OsloMessaging
@@ -48,7 +49,8 @@ package actor ServiceRecord {
         }
     }
 
-    /// One heartbeat. Never an error: a conductor that does not answer makes this service look down, which is the truth.
+    /// One heartbeat. Never an error: a conductor that does not answer makes this service look down, which is the
+    /// truth.
     package func beat(context: RequestContext) async {
         guard var record = service else { return }
         record.reportCount &+= 1

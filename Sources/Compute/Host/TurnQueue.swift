@@ -1,5 +1,5 @@
-// Nova's lock "compute_resources" in structured concurrency: what is done under it awaits the conductor and Placement, and an
-// actor alone would let another operation in at each await. Turns are given in the order they were asked for.
+// Nova's lock "compute_resources" in structured concurrency: what is done under it awaits the conductor and Placement,
+// and an actor alone would let another operation in at each await. Turns are given in the order they were asked for.
 import Synchronization
 
 /// Lets one operation at a time run to its end, the waiting ones in order.

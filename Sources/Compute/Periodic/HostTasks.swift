@@ -32,7 +32,9 @@ package struct HostTasks: Sendable {
         guard intervals.isPeriodicWorkEnabled else { return [] }
         var tasks: [PeriodicTask?] = [
             task("_sync_scheduler_instance_info", intervals.schedulerInstanceSync, syncSchedulers),
-            task("_heal_instance_info_cache", intervals.healInstanceInfoCache) { try await healer.healOne(context: $0) },
+            task("_heal_instance_info_cache", intervals.healInstanceInfoCache) {
+                try await healer.healOne(context: $0)
+            },
             task("_sync_power_states", intervals.syncPowerState, runsImmediately: true, syncPowerStates),
             task("update_available_resource", intervals.updateResources) {
                 try await tracker.audit(isStartup: false, context: $0)
@@ -59,13 +61,16 @@ package struct HostTasks: Sendable {
 
     private func syncSchedulers(_ context: RequestContext) async throws {
         guard parts.configuration.compute.tracksInstanceChanges else { return }
-        let list = try await parts.conductor.instances(ofHost: host, attributes: [], usesReplica: true, context: context)
+        let list = try await parts.conductor.instances(
+            ofHost: host, attributes: [], usesReplica: true, context: context)
         await parts.news.all(try list.elements().map(\.uuid), context: context)
     }
 
-    /// Compares what the database says of each instance with its machine; the decision is `InstanceStartup`'s (contract §5.7).
+    /// Compares what the database says of each instance with its machine; the decision is `InstanceStartup`'s (contract
+    /// §5.7).
     private func syncPowerStates(_ context: RequestContext) async throws {
-        let list = try await parts.conductor.instances(ofHost: host, attributes: [], usesReplica: true, context: context)
+        let list = try await parts.conductor.instances(
+            ofHost: host, attributes: [], usesReplica: true, context: context)
         let recorded = try list.elements()
         let count = try await parts.driver.machines().count
         if count != recorded.count {
@@ -84,7 +89,8 @@ package struct HostTasks: Sendable {
         }
     }
 
-    /// Machines whose instance is deleted in the database: `running_deleted_instance_action` says what is done with them.
+    /// Machines whose instance is deleted in the database: `running_deleted_instance_action` says what is done with
+    /// them.
     private func cleanUpDeletedInstances(_ context: RequestContext) async throws {
         let action = parts.configuration.compute.runningDeletedAction
         guard action != "noop" else { return }
@@ -98,14 +104,16 @@ package struct HostTasks: Sendable {
         where instance.isDeleted && NovaTime.now.seconds(since: instance.deletedAt ?? .now) >= age {
             switch action {
             case "reap":
-                parts.logger.info("ending the machine of a deleted instance", metadata: ["instance": "\(instance.uuid)"])
+                parts.logger.info(
+                    "ending the machine of a deleted instance", metadata: ["instance": "\(instance.uuid)"])
                 await instances.reap(instance, context: context)
             case "shutdown":
                 do {
                     try await parts.driver.powerOff(instance: instance, timeout: .zero, retryInterval: .zero)
                 } catch {
                     parts.logger.warning(
-                        "machine of a deleted instance not shut down", error: error, metadata: ["instance": "\(instance.uuid)"])
+                        "machine of a deleted instance not shut down", error: error,
+                        metadata: ["instance": "\(instance.uuid)"])
                 }
             default:
                 parts.logger.warning(

@@ -1,4 +1,5 @@
-// `_heal_instance_info_cache`: one instance a tick, so that a host with many servers does not ask Neutron for all of them at once.
+// `_heal_instance_info_cache`: one instance a tick, so that a host with many servers does not ask Neutron for all of
+// them at once.
 import Logging
 import NovaObjects
 import OsloMessaging
@@ -24,11 +25,13 @@ actor InfoCacheHealer {
         } catch is CancellationError {
             throw CancellationError()
         } catch {
-            logger.warning("network information not refreshed", error: error, metadata: ["instance": "\(instance.uuid)"])
+            logger.warning(
+                "network information not refreshed", error: error, metadata: ["instance": "\(instance.uuid)"])
         }
     }
 
-    /// The next one of the round that is still here and neither comes nor goes; a new round begins when the list is empty.
+    /// The next one of the round that is still here and neither comes nor goes; a new round begins when the list is
+    /// empty.
     private func nextInstance(_ context: RequestContext) async throws -> Instance? {
         if waiting.isEmpty {
             let list = try await conductor.instances(ofHost: host, attributes: [], usesReplica: true, context: context)

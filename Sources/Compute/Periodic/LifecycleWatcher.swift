@@ -1,5 +1,6 @@
-// What machines did by themselves (a guest that shut down, a monitor that died), brought to the record of the instance. An event may be
-// old when its turn comes, so it only counts where the machine, asked again, is still in that state (contract §5.7).
+// What machines did by themselves (a guest that shut down, a monitor that died), brought to the record of the instance.
+// An event may be old when its turn comes, so it only counts where the machine, asked again, is still in that state
+// (contract §5.7).
 package import ComputeDriver
 import Logging
 import NovaObjects

@@ -1,6 +1,6 @@
-// When periodic work is due (oslo_service.periodic_task, contract §5.6), as a function of time: no waiting, no clock. A task that was
-// late keeps its rhythm: its next time is counted from the boundary it missed, with up to a twentieth of its spacing added so that
-// many hosts that were started together do not stay together.
+// When periodic work is due (oslo_service.periodic_task, contract §5.6), as a function of time: no waiting, no clock. A
+// task that was late keeps its rhythm: its next time is counted from the boundary it missed, with up to a twentieth of
+// its spacing added so that many hosts that were started together do not stay together.
 
 /// One task's rule.
 package struct PeriodicRule: Sendable, Equatable {

@@ -1,5 +1,5 @@
-// Runs periodic tasks one after the other, as nova-compute does: a long one delays the others, none overlaps itself. A task that
-// fails is logged and runs again at its next time.
+// Runs periodic tasks one after the other, as nova-compute does: a long one delays the others, none overlaps itself. A
+// task that fails is logged and runs again at its next time.
 package import Logging
 package import OsloMessaging
 import ServiceLifecycle
@@ -63,7 +63,8 @@ package struct PeriodicWork<Time: Clock<Duration>>: Service {
         let began = clock.now
         do {
             try await task.body(.administrator())
-            logger.debug("periodic task done", metadata: ["task": "\(name)", "took": "\(began.duration(to: clock.now))"])
+            logger.debug(
+                "periodic task done", metadata: ["task": "\(name)", "took": "\(began.duration(to: clock.now))"])
         } catch is CancellationError {
             return
         } catch {

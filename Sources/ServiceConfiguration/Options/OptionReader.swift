@@ -85,7 +85,8 @@ struct OptionReader {
         }
     }
 
-    mutating func list(_ group: String, _ name: String, or preset: [String] = [], aliases: [OptionKey] = []) -> [String] {
+    mutating func list(_ group: String, _ name: String, or preset: [String] = [], aliases: [OptionKey] = []) -> [String]
+    {
         guard let text = string(group, name, aliases: aliases) else {
             _ = defaulted(group, name, preset.joined(separator: ","))
             return preset
@@ -115,7 +116,9 @@ struct OptionReader {
             known.insert(candidate)
             found += store.values(of: candidate)
         }
-        return found.map { noted(key, expand($0.text, in: key, at: $0.origin, depth: 0), $0.origin) }.filter { !$0.isEmpty }
+        return found.map { noted(key, expand($0.text, in: key, at: $0.origin, depth: 0), $0.origin) }.filter {
+            !$0.isEmpty
+        }
     }
 
     mutating func seconds(

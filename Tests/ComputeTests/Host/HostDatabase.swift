@@ -1,5 +1,5 @@
-// A conductor in memory for the host's work: the rows one compute host reads and writes, answered in the conductor's form. It
-// records every call, so that a test can compare an order with the recorded one.
+// A conductor in memory for the host's work: the rows one compute host reads and writes, answered in the conductor's
+// form. It records every call, so that a test can compare an order with the recorded one.
 import Compute
 import JSON
 import NovaObjects
@@ -21,6 +21,8 @@ final class HostDatabase: RPCClient {
         var requests: [[String: JSONValue]] = []
         var casts: [String] = []
         var nextID = 1
+        /// What somebody else does right after a call.
+        var afterCall: [String: @Sendable (inout Rows) -> Void] = [:]
     }
     private let rows: Mutex<Rows>
     let profile: ReleaseProfile
@@ -41,7 +43,9 @@ final class HostDatabase: RPCClient {
     func change(_ body: (inout Rows) -> Void) { rows.withLock { body(&$0) } }
     func read<Value>(_ body: (Rows) -> Value) -> Value { rows.withLock { body($0) } }
 
-    func cast(_ target: RPCTarget, _ method: String, _ arguments: [String: JSONValue], context: RequestContext) async throws {
+    func cast(_ target: RPCTarget, _ method: String, _ arguments: [String: JSONValue], context: RequestContext)
+        async throws
+    {
         rows.withLock { $0.casts.append(method) }
     }
 
@@ -49,6 +53,8 @@ final class HostDatabase: RPCClient {
         _ target: RPCTarget, _ method: String, _ arguments: [String: JSONValue], context: RequestContext,
         timeout: Duration, monitor: Duration?
     ) async throws -> JSONValue {
+        // A real call suspends: others run meanwhile.
+        for _ in 0..<3 { await Task.yield() }
         let result: Result<JSONValue, any Error> = rows.withLock { rows in
             let name =
                 switch method {
@@ -60,6 +66,7 @@ final class HostDatabase: RPCClient {
                 }
             rows.calls.append(name)
             rows.requests.append(arguments)
+            defer { rows.afterCall[name]?(&rows) }
             if let failure = rows.failures[name] { return .failure(failure) }
             return Result { try Self.answer(name, arguments, &rows, self.profile) }
         }
@@ -76,10 +83,15 @@ final class HostDatabase: RPCClient {
         case "Service.get_minimum_version": return .integer(Int64(rows.minimumVersion))
         case "Service.get_by_host_and_binary": return rows.service?.primitive ?? .null
         case "Service.get_by_compute_host":
-            guard let service = rows.service else { throw RemoteFailure(className: "ComputeHostNotFound", message: "none") }
+            guard let service = rows.service else {
+                throw RemoteFailure(className: "ComputeHostNotFound", message: "none")
+            }
             return service.primitive
         case "ComputeNode.get_by_host_and_nodename":
-            guard let node = rows.nodes.first(where: { $0.host == list[0].stringValue && $0.hypervisorHostname == list[1].stringValue })
+            guard
+                let node = rows.nodes.first(where: {
+                    $0.host == list[0].stringValue && $0.hypervisorHostname == list[1].stringValue
+                })
             else { throw RemoteFailure(className: "ComputeHostNotFound", message: "none") }
             return node.primitive
         case "ComputeNode.get_by_uuid":
@@ -114,7 +126,8 @@ final class HostDatabase: RPCClient {
         }
     }
 
-    private static func change(_ name: String, _ arguments: [String: JSONValue], _ rows: inout Rows) throws -> JSONValue {
+    private static func change(_ name: String, _ arguments: [String: JSONValue], _ rows: inout Rows) throws -> JSONValue
+    {
         let nothing: JSONValue = [["obj_what_changed": []], nil]
         let object = try VersionedObject(primitive: arguments["objinst"] ?? .null)
         func stored() -> VersionedObject {

@@ -1,4 +1,5 @@
-// A compute host of tests: memory conductor, memory Placement, a driver of fixed resources, a state directory of its own.
+// A compute host of tests: memory conductor, memory Placement, a driver of fixed resources, a state directory of its
+// own.
 import Compute
 import ComputeDriver
 import Foundation
@@ -41,7 +42,8 @@ struct HostFixture {
     func startup(instances: any InstanceStartup, files: [String] = []) -> HostStartup {
         HostStartup(
             parts: parts, tracker: tracker,
-            service: ServiceRecord(conductor: parts.conductor, host: "host1", health: parts.health, logger: parts.logger),
+            service: ServiceRecord(
+                conductor: parts.conductor, host: "host1", health: parts.health, logger: parts.logger),
             configurationFiles: files, instances: instances, network: NoNetwork())
     }
 }
@@ -58,7 +60,8 @@ final class FixedDriver: ComputeDriver {
     func initialize() async throws {}
     func hostResources() async throws -> HostResources {
         HostResources(
-            vcpus: 10, memoryMiB: 8192, diskGiB: 1028, diskFreeGiB: 1000, hypervisorType: "QEMU", hypervisorVersion: 1_000_000,
+            vcpus: 10, memoryMiB: 8192, diskGiB: 1028, diskFreeGiB: 1000, hypervisorType: "QEMU",
+            hypervisorVersion: 1_000_000,
             cpuInfo: ["arch": "x86_64", "features": ["pge", "sse4_2", "svm"]],
             supportedInstances: [["x86_64", "kvm", "hvm"]], hypervisorHostname: "host1.example")
     }
@@ -97,7 +100,9 @@ final class RecordingInstances: InstanceStartup {
     func powerStateChanged(_ instance: Instance, to powerState: PowerState, context: RequestContext) async {
         asked.withLock { $0.append("\(powerState) \(instance.uuid)") }
     }
-    func reap(_ instance: Instance, context: RequestContext) async { asked.withLock { $0.append("reap \(instance.uuid)") } }
+    func reap(_ instance: Instance, context: RequestContext) async {
+        asked.withLock { $0.append("reap \(instance.uuid)") }
+    }
 }
 
 struct NoNetwork: InstanceNetwork {

@@ -1,5 +1,5 @@
-// Placement in memory: one root provider per uuid, generations that rise with each write, and conflicts where a writer comes with an
-// old one.
+// Placement in memory: one root provider per uuid, generations that rise with each write, and conflicts where a writer
+// comes with an old one.
 import OpenStackHTTP
 import Placement
 import Synchronization
@@ -24,7 +24,9 @@ final class MemoryPlacement: PlacementAPI {
     func change(_ body: (inout State) -> Void) { state.withLock { body(&$0) } }
     func read<Value>(_ body: (State) -> Value) -> Value { state.withLock { body($0) } }
 
-    private func provider<Value>(_ uuid: String, _ body: (inout Provider) throws(ServiceFault) -> Value) throws(ServiceFault) -> Value {
+    private func provider<Value>(_ uuid: String, _ body: (inout Provider) throws(ServiceFault) -> Value)
+        throws(ServiceFault) -> Value
+    {
         try state.withLock { state throws(ServiceFault) in
             if state.unreachable { throw Self.fault(.unreachable, "connection refused") }
             guard var provider = state.providers[uuid] else { throw Self.fault(.status(404), "No resource provider") }
@@ -33,7 +35,9 @@ final class MemoryPlacement: PlacementAPI {
         }
     }
 
-    private func write(_ what: String, _ uuid: String, _ generation: Int, _ body: (inout Provider) throws(ServiceFault) -> Void)
+    private func write(
+        _ what: String, _ uuid: String, _ generation: Int, _ body: (inout Provider) throws(ServiceFault) -> Void
+    )
         throws(ServiceFault) -> Int
     {
         let other = state.withLock { state in
@@ -93,7 +97,9 @@ final class MemoryPlacement: PlacementAPI {
     func aggregates(of uuid: String) async throws -> (aggregates: Set<String>, generation: Int) {
         try provider(uuid) { ([], $0.record.generation) }
     }
-    func allocations(onProvider uuid: String) async throws -> [String: [String: Int]] { try provider(uuid) { $0.allocations } }
+    func allocations(onProvider uuid: String) async throws -> [String: [String: Int]] {
+        try provider(uuid) { $0.allocations }
+    }
     func allocations(ofConsumer consumer: String) async throws -> Allocations {
         state.withLock { state in
             Allocations(byProvider: state.providers.compactMapValues { $0.allocations[consumer] })
@@ -101,7 +107,9 @@ final class MemoryPlacement: PlacementAPI {
     }
     func setAllocations(_ allocations: Allocations, ofConsumer consumer: String) async throws {
         state.withLock { state in
-            for uuid in state.providers.keys { state.providers[uuid]?.allocations[consumer] = allocations.byProvider[uuid] }
+            for uuid in state.providers.keys {
+                state.providers[uuid]?.allocations[consumer] = allocations.byProvider[uuid]
+            }
         }
     }
     func deleteAllocations(ofConsumer consumer: String) async throws {

@@ -5,9 +5,10 @@ import Placement
 import Testing
 
 @Suite struct NodeArithmeticTests {
-    @Test(arguments: [
-        ("0-3,^2", [0, 1, 3]), ("5", [5]), (" 1 , 4-5 ", [1, 4, 5]), ("", []), ("^1,0-1", [0]),
-    ] as [(String, [Int])])
+    @Test(
+        arguments: [
+            ("0-3,^2", [0, 1, 3]), ("5", [5]), (" 1 , 4-5 ", [1, 4, 5]), ("", []), ("^1,0-1", [0]),
+        ] as [(String, [Int])])
     func `a CPU list is read`(text: String, numbers: [Int]) {
         #expect(CPUSet(text)?.sorted == numbers)
     }
@@ -37,7 +38,8 @@ import Testing
     }
 
     @Test func `usage is the same whether an instance is counted once or three times`() {
-        var usage = NodeUsage(reservedVCPUs: 2, reservedMemoryMiB: 512, reservedDiskMiB: 3000, statistics: NodeStatistics())
+        var usage = NodeUsage(
+            reservedVCPUs: 2, reservedMemoryMiB: 512, reservedDiskMiB: 3000, statistics: NodeStatistics())
         let instance = HostSamples.instance(memoryMiB: 1024, vcpus: 4, rootGiB: 10)
         for _ in 0..<3 { usage.update(instance, usage: ResourceUsage(instance: instance, isVolumeBacked: false)) }
         #expect([usage.vcpus, usage.memoryMiB, usage.localGiB] == [6, 1536, 12])
@@ -71,7 +73,8 @@ import Testing
     }
 
     @Test func `inventories follow ratio, reserve and what is there`() {
-        let ratios = AllocationRatios(cpu: nil, memory: 2, disk: nil, initialCPU: 16, initialMemory: 1.5, initialDisk: 1)
+        let ratios = AllocationRatios(
+            cpu: nil, memory: 2, disk: nil, initialCPU: 16, initialMemory: 1.5, initialDisk: 1)
         let rules = InventoryRules(ratios: ratios, reservedCPUs: 1, reservedMemoryMiB: 512, reservedDiskMiB: 2048)
         let existing = ["VCPU": Inventory(total: 1, reserved: 0, maxUnit: 1, allocationRatio: 8)]
         let inventories = rules.inventories(vcpus: 4, memoryMiB: 1000, diskGiB: 0, existing: existing)

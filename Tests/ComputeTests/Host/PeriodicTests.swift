@@ -36,7 +36,8 @@ import Testing
     }
 
     @Test func `the first run of an immediate task begins its rhythm`() {
-        var schedule = PeriodicSchedule([PeriodicRule("a", every: .seconds(600), runsImmediately: true)], startingAt: .zero)
+        var schedule = PeriodicSchedule(
+            [PeriodicRule("a", every: .seconds(600), runsImmediately: true)], startingAt: .zero)
         schedule.began("a", at: .seconds(17), jitter: 0)
         #expect(schedule.due(at: .seconds(18)) == [])
         #expect(schedule.nextTime(after: .seconds(18)) == .seconds(617))
@@ -176,7 +177,8 @@ import Testing
         ])
         defer { host.cleanUp() }
         let tasks = HostTasks(
-            parts: host.parts, tracker: host.tracker, instances: RecordingInstances(), network: NoNetwork()).all
+            parts: host.parts, tracker: host.tracker, instances: RecordingInstances(), network: NoNetwork()
+        ).all
         let rules = Dictionary(uniqueKeysWithValues: tasks.map { ($0.rule.name, $0.rule) })
         #expect(rules["_heal_instance_info_cache"] == nil)
         #expect(rules["update_available_resource"]?.spacing == .seconds(60))

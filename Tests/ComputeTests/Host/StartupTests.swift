@@ -9,10 +9,12 @@ import Synchronization
 import Testing
 
 @Suite struct StartupTests {
-    /// transcripts of a Zed nova-compute that starts for the first time; "ping" and the floor check come before the driver.
+    /// transcripts of a Zed nova-compute that starts for the first time; "ping" and the floor check come before the
+    /// driver.
     static let recordedFirstStart = [
         "ping", "Service.get_minimum_version", "InstanceList.get_by_host", "ComputeNode.get_by_host_and_nodename",
-        "MigrationList.get_by_filters", "Service.get_by_host_and_binary", "Service.create()", "ComputeNodeList.get_all_by_host",
+        "MigrationList.get_by_filters", "Service.get_by_host_and_binary", "Service.create()",
+        "ComputeNodeList.get_all_by_host",
         "ComputeNode.get_by_host_and_nodename", "ComputeNode.create()", "InstanceList.get_by_host_and_node",
         "MigrationList.get_in_progress_and_error", "ComputeNode.save()", "Service.get_by_compute_host",
     ]
@@ -24,7 +26,10 @@ import Testing
         // nova-compute also reads PCI devices; this service has none to track.
         #expect(host.database.calls == Self.recordedFirstStart)
         #expect(host.database.read { $0.service?.version } == 64)
-        #expect(host.parts.health.readiness(isBrokerConnected: true).checks.filter { $0.failure != nil }.map(\.name) == ["rpc"])
+        #expect(
+            host.parts.health.readiness(isBrokerConnected: true).checks.filter { $0.failure != nil }.map(\.name) == [
+                "rpc"
+            ])
     }
 
     @Test func `a new node is created with the recorded fields and the uuid of its file`() async throws {
@@ -35,8 +40,10 @@ import Testing
         let changes = Set(created["nova_object.changes"]?.arrayValue?.compactMap(\.stringValue) ?? [])
         // What a Zed nova-compute with the libvirt driver sends, and the uuid, which it leaves to the conductor.
         let recorded: Set = [
-            "hypervisor_version", "disk_available_least", "vcpus", "cpu_allocation_ratio", "local_gb_used", "numa_topology",
-            "memory_mb", "vcpus_used", "supported_hv_specs", "cpu_info", "hypervisor_hostname", "memory_mb_used", "local_gb",
+            "hypervisor_version", "disk_available_least", "vcpus", "cpu_allocation_ratio", "local_gb_used",
+            "numa_topology",
+            "memory_mb", "vcpus_used", "supported_hv_specs", "cpu_info", "hypervisor_hostname", "memory_mb_used",
+            "local_gb",
             "ram_allocation_ratio", "stats", "host_ip", "host", "disk_allocation_ratio", "hypervisor_type",
         ]
         #expect(changes == recorded.union(["uuid"]))
@@ -55,7 +62,9 @@ import Testing
         defer { host.cleanUp() }
         try await host.startup(instances: RecordingInstances()).run()
         let uuid = host.database.read { $0.nodes.first?.uuid }
-        host.database.change { $0.calls = []; $0.requests = [] }
+        host.database.change {
+            $0.calls = []; $0.requests = []
+        }
         host.placement.change { $0.writes = [] }
         try await host.startup(instances: RecordingInstances()).run()
         #expect(!host.database.calls.contains { $0.hasSuffix("()") })
@@ -128,7 +137,8 @@ import Testing
         defer { host.cleanUp() }
         host.placement.change { $0.unreachable = true }
         try await host.startup(instances: RecordingInstances()).run()
-        let failed = host.parts.health.readiness(isBrokerConnected: true).checks.filter { $0.failure != nil }.map(\.name)
+        let failed = host.parts.health.readiness(isBrokerConnected: true).checks.filter { $0.failure != nil }.map(
+            \.name)
         #expect(failed == ["placement", "rpc"])
     }
 
@@ -183,21 +193,43 @@ import Testing
         #expect(host.database.read { $0.instances.first?.taskState } == nil)
     }
 
-    @Test func `two starts that create the service at once use the same record`() async throws {
+    @Test func `a service record that another start made meanwhile is used`() async throws {
         let host = try HostFixture()
         defer { host.cleanUp() }
-        host.database.change {
-            $0.failures["Service.create()"] = RemoteFailure(className: "ServiceTopicExists", message: "exists")
+        host.database.change { rows in
+            rows.failures["Service.create()"] = RemoteFailure(className: "ServiceTopicExists", message: "exists")
+            rows.afterCall["Service.create()"] = { rows in
+                var other = Service(host: "host1", binary: "nova-compute", topic: "compute", profile: .zed)
+                other.reportCount = 41
+                other.object.resetChanges()
+                rows.service = other
+            }
         }
-        // Nobody made it: the failure is the start's.
-        await #expect(throws: RemoteFailure.self) { try await host.startup(instances: RecordingInstances()).run() }
+        try await host.startup(instances: RecordingInstances()).run()
+        #expect(host.database.read { $0.service?.reportCount } == 41)
+    }
+
+    @Test func `a service record of an older version gets this one's`() async throws {
+        let host = try HostFixture {
+            var old = Service(host: "host1", binary: "nova-compute", topic: "compute", profile: .zed)
+            old.version = 61
+            old.object.resetChanges()
+            $0.service = old
+        }
+        defer { host.cleanUp() }
+        try await host.startup(instances: RecordingInstances()).run()
+        #expect(host.database.read { $0.service?.version } == 64)
+        let saved = try #require(host.database.requests("Service.save()").first?["objinst"]?["nova_object.changes"])
+        #expect(saved == ["version"])
     }
 }
 
 extension HostSamples {
     static let nodeUUID = "52e0395f-bf2e-4f9b-bd87-dca7e2244c65"
 
-    static func node(host: String = "host1", name: String = "host1.example", uuid: String = nodeUUID, id: Int = 4) -> ComputeNode {
+    static func node(host: String = "host1", name: String = "host1.example", uuid: String = nodeUUID, id: Int = 4)
+        -> ComputeNode
+    {
         var node = ComputeNode(in: .zed)
         node.set("id", to: id)
         node.set("uuid", to: uuid)
