@@ -73,9 +73,9 @@ package final class Board: Sendable {
         configurationPorts = PCIConfigurationPorts(bus)
         addresses = MemoryBus()
         addresses.attach(PCIExpressWindow(bus), at: GuestAddress(MemoryMap.ecamBase), byteCount: MemoryMap.ecamByteCount)
-        bus.connect(to: addresses)
-        try bus.placeBARs()
         var ports = PortBus()
+        bus.connect(to: BoardAddressSpace(addresses, ports.movable))
+        try bus.placeBARs()
         ports.attach(serial, at: 0x3F8, count: 8)
         // 0xCF9 lies within the configuration ports' range and is asked first.
         ports.attach(ResetPort(.resetControl, power: power), at: 0xCF9, count: 1)
@@ -129,7 +129,18 @@ package final class Board: Sendable {
     }
 }
 
-extension MemoryBus: PCIAddressSpace {
-    package func map(_ window: any BusDevice, at base: GuestAddress, byteCount: UInt64) { attach(window, at: base, byteCount: byteCount) }
-    package func unmap(_ window: any BusDevice, at base: GuestAddress, byteCount: UInt64) { detach(window, at: base) }
+/// Where BARs are mapped: both buses.
+final class BoardAddressSpace: PCIAddressSpace {
+    private let addresses: MemoryBus
+    private let ports: MovablePorts
+
+    init(_ addresses: MemoryBus, _ ports: MovablePorts) {
+        self.addresses = addresses
+        self.ports = ports
+    }
+
+    func map(_ window: any BusDevice, at base: GuestAddress, byteCount: UInt64) { addresses.attach(window, at: base, byteCount: byteCount) }
+    func unmap(_ window: any BusDevice, at base: GuestAddress, byteCount: UInt64) { addresses.detach(window, at: base) }
+    func mapPorts(_ window: any BusDevice, at base: UInt16, count: UInt16) { ports.attach(window, at: base, count: count) }
+    func unmapPorts(_ window: any BusDevice, at base: UInt16, count: UInt16) { ports.detach(window, at: base) }
 }

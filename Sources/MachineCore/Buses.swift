@@ -2,13 +2,16 @@
 package import GuestMemory
 import Synchronization
 
-/// Devices by I/O port. Fixed before the first vCPU runs, so that an access takes no lock.
+/// Devices by I/O port. Those of the board are fixed before the first vCPU runs, so that an access of theirs takes no lock; what
+/// the guest moves about (BARs, the power management block) is looked for after them.
 package struct PortBus: Sendable {
-    private struct Window: Sendable {
+    fileprivate struct Window: Sendable {
         let first: UInt16, last: UInt16
         let device: any BusDevice
     }
     private var windows: [Window] = []
+    /// The same object in every copy of the bus.
+    package let movable = MovablePorts()
 
     package init() {}
 
@@ -21,12 +24,41 @@ package struct PortBus: Sendable {
         for window in windows where window.first <= port && port <= window.last {
             return window.device.read(offset: UInt64(port - window.first), width: width) & width.allOnes
         }
-        return width.allOnes
+        guard let (device, offset) = movable.find(port) else { return width.allOnes }
+        return device.read(offset: offset, width: width) & width.allOnes
     }
 
     package func write(_ port: UInt16, width: AccessWidth, value: UInt64) {
         for window in windows where window.first <= port && port <= window.last {
             return window.device.write(offset: UInt64(port - window.first), width: width, value: value & width.allOnes)
+        }
+        guard let (device, offset) = movable.find(port) else { return }
+        device.write(offset: offset, width: width, value: value & width.allOnes)
+    }
+}
+
+/// Ports that come and go while the guest runs.
+package final class MovablePorts: Sendable {
+    private let windows = Mutex<[PortBus.Window]>([])
+
+    init() {}
+
+    /// The first attached wins where windows overlap. Nothing where the range leaves the 64 Ki ports.
+    package func attach(_ device: any BusDevice, at port: UInt16, count: UInt16) {
+        guard count > 0, port <= UInt16.max - (count - 1) else { return }
+        windows.withLock { $0.append(PortBus.Window(first: port, last: port + (count - 1), device: device)) }
+    }
+
+    package func detach(_ device: any BusDevice, at port: UInt16) {
+        windows.withLock { $0.removeAll { $0.first == port && $0.device === device } }
+    }
+
+    func find(_ port: UInt16) -> (device: any BusDevice, offset: UInt64)? {
+        windows.withLock { windows in
+            for window in windows where window.first <= port && port <= window.last {
+                return (window.device, UInt64(port - window.first))
+            }
+            return nil
         }
     }
 }

@@ -23,12 +23,24 @@ package struct BARWindows: Sendable {
         guard wanted != mapped, let addressSpace else { return }
         for range in mapped where !wanted.contains(range) {
             guard let device = window(range.bar) else { continue }
-            addressSpace.unmap(device, at: range.base, byteCount: range.byteCount)
+            if range.isPorts {
+                addressSpace.unmapPorts(device, at: UInt16(truncatingIfNeeded: range.base.rawValue), count: range.portCount)
+            } else {
+                addressSpace.unmap(device, at: range.base, byteCount: range.byteCount)
+            }
         }
         for range in wanted where !mapped.contains(range) {
             guard let device = window(range.bar) else { continue }
-            addressSpace.map(device, at: range.base, byteCount: range.byteCount)
+            if range.isPorts {
+                addressSpace.mapPorts(device, at: UInt16(truncatingIfNeeded: range.base.rawValue), count: range.portCount)
+            } else {
+                addressSpace.map(device, at: range.base, byteCount: range.byteCount)
+            }
         }
         mapped = wanted
     }
+}
+
+extension DecodedRange {
+    fileprivate var portCount: UInt16 { UInt16(clamping: byteCount) }
 }

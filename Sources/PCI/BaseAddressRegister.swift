@@ -6,13 +6,15 @@ package import GuestMemory
 package struct BaseAddressRegister: Sendable, Equatable {
     package enum Kind: Sendable, Equatable {
         case memory32
+        /// I/O ports.
+        case ports
         /// Takes this register and the next one.
         case memory64
     }
     /// 0-5; 0-4 for a 64-bit register.
     package let index: Int
     package let kind: Kind
-    /// A power of two, at least 16.
+    /// A power of two: at least 16, ports at least 4.
     package let byteCount: UInt64
     package let isPrefetchable: Bool
 
@@ -29,4 +31,6 @@ package struct DecodedRange: Sendable, Equatable {
     package let bar: Int
     package let base: GuestAddress
     package let byteCount: UInt64
+    /// `base` is an I/O port.
+    package var isPorts = false
 }

@@ -44,11 +44,11 @@ package final class PCIBus: Sendable {
         for (_, function) in all { function.connect(to: addressSpace) }
     }
 
-    /// Gives every BAR a place in `window`, aligned to its size. Before the guest starts.
+    /// Gives every memory BAR a place in `window`, aligned to its size; ports are left to the guest. Before it starts.
     package func placeBARs(in window: Range<UInt64> = PCIBus.memoryWindow) throws(PCIBusError) {
         var next = window.lowerBound
         for (address, function) in all {
-            for bar in function.baseAddressRegisters {
+            for bar in function.baseAddressRegisters where bar.kind != .ports {
                 let base = (next + bar.byteCount - 1) & ~(bar.byteCount - 1)
                 guard base < window.upperBound, bar.byteCount <= window.upperBound - base else {
                     throw PCIBusError(address: address, reason: "no room for BAR \(bar.index), \(bar.byteCount) bytes")

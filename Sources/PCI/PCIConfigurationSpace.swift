@@ -35,12 +35,14 @@ package struct PCIConfigurationSpace: Sendable {
         package static let command = 0x04
         package static let status = 0x06
         package static let baseAddress = 0x10
+        package static let expansionROM = 0x30
         package static let capabilities = 0x34
         package static let interruptLine = 0x3C
         package static let interruptPin = 0x3D
     }
     /// Bits of the command register.
     package enum Command {
+        package static let portSpace: UInt16 = 1 << 0
         package static let memorySpace: UInt16 = 1 << 1
         package static let busMaster: UInt16 = 1 << 2
         package static let interruptDisable: UInt16 = 1 << 10
@@ -52,15 +54,18 @@ package struct PCIConfigurationSpace: Sendable {
     private var writable = [UInt8](repeating: 0, count: byteCount)
     /// In ascending order of index.
     package private(set) var bars: [BaseAddressRegister] = []
-    private var nextCapability = 0x40
+    private var romByteCount: UInt64?
+    private var nextCapability: Int
     private var lastPointer = Register.capabilities
 
-    package init(_ identity: PCIIdentity) {
+    /// - Parameter firstCapability: where capabilities begin: a chipset's own registers may lie at 0x40.
+    package init(_ identity: PCIIdentity, firstCapability: Int = 0x40) {
+        nextCapability = firstCapability
         put(UInt32(identity.vendor) | UInt32(identity.device) << 16, at: 0x00)
         put(identity.classCode << 8 | UInt32(identity.revision), at: 0x08)
         put(UInt32(identity.subsystemVendor) | UInt32(identity.subsystem) << 16, at: 0x2C)
-        // Memory space, bus master, parity, SERR, interrupt disable: what drivers are seen to write. I/O space is not
-        // here, since no BAR decodes ports.
+        // Memory space, bus master, parity, SERR, interrupt disable: what drivers are seen to write. I/O space comes with
+        // the first BAR that decodes ports.
         allow(0x0546, at: Register.command)
         allow(0xFF, at: 0x0C)  // cache line size: kept for the guest, without effect
         allow(0xFF, at: Register.interruptLine)
@@ -72,10 +77,16 @@ package struct PCIConfigurationSpace: Sendable {
     package mutating func addBAR(_ bar: BaseAddressRegister) {
         let isWide = bar.kind == .memory64
         precondition(bar.index >= 0 && bar.index < (isWide ? 5 : 6), "BAR \(bar.index) is outside the header")
-        precondition(bar.byteCount >= 16 && bar.byteCount & (bar.byteCount - 1) == 0, "BAR size is no power of two")
+        let least: UInt64 = bar.kind == .ports ? 4 : 16
+        precondition(bar.byteCount >= least && bar.byteCount & (bar.byteCount - 1) == 0, "BAR size is no power of two")
         let offset = Register.baseAddress + 4 * bar.index
         let mask = ~(bar.byteCount - 1)
-        put((isWide ? 0x4 : 0) | (bar.isPrefetchable ? 0x8 : 0), at: offset)
+        if bar.kind == .ports {
+            put(1, at: offset)
+            allow(0x0547, at: Register.command)
+        } else {
+            put((isWide ? 0x4 : 0) | (bar.isPrefetchable ? 0x8 : 0), at: offset)
+        }
         allow(UInt32(truncatingIfNeeded: mask), at: offset)
         if isWide { allow(UInt32(truncatingIfNeeded: mask >> 32), at: offset + 4) }
         bars.append(bar)
@@ -95,6 +106,38 @@ package struct PCIConfigurationSpace: Sendable {
         lastPointer = offset + 1
         nextCapability = (offset + 2 + body.count + 3) & ~3
         return offset
+    }
+
+    /// The expansion ROM's base address register (§6.2.5.2): bit 0 enables it. Its index among the ranges is `romIndex`.
+    package mutating func addExpansionROM(byteCount: UInt64) {
+        precondition(byteCount >= 2048 && byteCount & (byteCount - 1) == 0, "ROM size is no power of two")
+        allow(UInt32(truncatingIfNeeded: ~(byteCount - 1)) | 1, at: Register.expansionROM)
+        romByteCount = byteCount
+    }
+    package static let romIndex = 6
+
+    /// A register outside the standard header, as data sheets of chipsets have them: its value after power on, and the bits
+    /// that a guest may write.
+    package mutating func addRegister(at offset: Int, _ value: UInt32, byteCount: Int, writable mask: UInt32) {
+        precondition(offset >= 0x04 && offset + byteCount <= Self.byteCount && byteCount <= 4, "no such register")
+        for index in 0..<byteCount {
+            bytes[offset + index] = UInt8(truncatingIfNeeded: value >> UInt32(8 * index))
+            writable[offset + index] = UInt8(truncatingIfNeeded: mask >> UInt32(8 * index))
+        }
+    }
+
+    /// More than one function answers at this device (header type bit 7): without it the others are never looked for.
+    package mutating func setMultifunction() { bytes[0x0E] |= 0x80 }
+
+    /// The status register's Interrupt Status bit, which shows the level of INTx (§6.2.3).
+    package mutating func setInterruptStatus(_ isAsserted: Bool) {
+        bytes[Register.status] = bytes[Register.status] & ~0x08 | (isAsserted ? 0x08 : 0)
+    }
+
+    /// Sets a byte whatever a guest may write there: for status the function itself shows.
+    package mutating func setByte(_ value: UInt8, at offset: Int) {
+        guard bytes.indices.contains(offset) else { return }
+        bytes[offset] = value
     }
 
     /// Routes the function's INTx: pin 1 (INTA) and the line number firmware would have left for the guest.
@@ -122,27 +165,36 @@ package struct PCIConfigurationSpace: Sendable {
             bytes[offset + index] = (bytes[offset + index] & ~mask) | (byte & mask)
         }
         let end = offset + width.byteCount
-        return (offset < 0x06 && end > 0x04) || (offset < 0x28 && end > 0x10)
+        return (offset < 0x06 && end > 0x04) || (offset < 0x28 && end > 0x10) || (offset < 0x34 && end > 0x30)
     }
 
     /// The command register.
     package var command: UInt16 { UInt16(truncatingIfNeeded: read(offset: Register.command, width: .word)) }
 
-    /// What the function decodes now: nothing unless memory space is on. A range that would leave the address space
-    /// (a BAR in the middle of being sized) decodes nothing.
+    /// What the function decodes now, as far as memory and I/O space are on. A range that would leave the address space (a
+    /// BAR in the middle of being sized) decodes nothing.
     package var decodedRanges: [DecodedRange] {
-        guard command & Command.memorySpace != 0 else { return [] }
-        return bars.compactMap { bar in
-            let base = address(of: bar)
-            guard base != 0, base <= UInt64.max - bar.byteCount else { return nil }
-            return DecodedRange(bar: bar.index, base: GuestAddress(base), byteCount: bar.byteCount)
+        let command = command
+        var ranges = bars.compactMap { bar -> DecodedRange? in
+            let isPorts = bar.kind == .ports
+            guard command & (isPorts ? Command.portSpace : Command.memorySpace) != 0 else { return nil }
+            let base = address(of: bar), limit: UInt64 = isPorts ? 0x1_0000 : .max
+            guard base != 0, base <= limit - bar.byteCount else { return nil }
+            return DecodedRange(bar: bar.index, base: GuestAddress(base), byteCount: bar.byteCount, isPorts: isPorts)
         }
+        if let romByteCount, command & Command.memorySpace != 0 {
+            let register = read(offset: Register.expansionROM, width: .doubleWord), base = register & ~0x7FF
+            if register & 1 != 0, base != 0, base <= 0xFFFF_F800 - romByteCount {
+                ranges.append(DecodedRange(bar: Self.romIndex, base: GuestAddress(base), byteCount: romByteCount))
+            }
+        }
+        return ranges
     }
 
     /// The address in a BAR, decoded or not.
     package func address(of bar: BaseAddressRegister) -> UInt64 {
         let offset = Register.baseAddress + 4 * bar.index
-        let low = read(offset: offset, width: .doubleWord) & ~0xF
+        let low = read(offset: offset, width: .doubleWord) & (bar.kind == .ports ? ~0x3 : ~0xF)
         return bar.kind == .memory64 ? low | read(offset: offset + 4, width: .doubleWord) << 32 : low
     }
 

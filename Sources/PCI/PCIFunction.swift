@@ -12,6 +12,9 @@ package protocol PCIAddressSpace: AnyObject, Sendable {
     func map(_ window: any BusDevice, at base: GuestAddress, byteCount: UInt64)
     /// Undoes `map` with the same arguments; ignored where the range was refused.
     func unmap(_ window: any BusDevice, at base: GuestAddress, byteCount: UInt64)
+    /// The same for I/O ports; ports that a fixed device of the board answers stay its own.
+    func mapPorts(_ window: any BusDevice, at base: UInt16, count: UInt16)
+    func unmapPorts(_ window: any BusDevice, at base: UInt16, count: UInt16)
 }
 
 /// A PCI function. Every member may be called on any thread.

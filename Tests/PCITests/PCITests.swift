@@ -17,6 +17,12 @@ private final class Space: PCIAddressSpace {
     func unmap(_ window: any BusDevice, at base: GuestAddress, byteCount: UInt64) {
         log.withLock { $0.append("unmap \(base)+\(byteCount)") }
     }
+    func mapPorts(_ window: any BusDevice, at base: UInt16, count: UInt16) {
+        log.withLock { $0.append("map ports \(base)+\(count)") }
+    }
+    func unmapPorts(_ window: any BusDevice, at base: UInt16, count: UInt16) {
+        log.withLock { $0.append("unmap ports \(base)+\(count)") }
+    }
 }
 private final class Interrupt: MessageInterrupt {
     let count = Atomic<Int>(0)
