@@ -59,7 +59,7 @@ let monitorTargets: [Target] = [
     module("DiskImage", ["CLinux", "HostSystem"]),
     module("NetworkBackend", ["CLinux", "HostSystem"]),
     module("VirtIO", ["PCI", "MachineCore", "GuestMemory", "HostSystem", "DiskImage", "NetworkBackend"]),
-    module("Chipset", ["MachineCore", "HostSystem"]),
+    module("Chipset", ["PCI", "MachineCore", "HostSystem", "GuestMemory"]),
     module("Firmware", ["GuestMemory", "HostSystem", "MachineCore"]),
     module(
         "Machine",

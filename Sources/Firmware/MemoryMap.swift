@@ -31,6 +31,12 @@ package enum MemoryMap {
         let base = (end + gib - 1) & ~(gib - 1)
         return base...(base + 256 * gib - 1)
     }
+    /// Where RAM below 4 GiB ends on a PC with firmware: SeaBIOS and OVMF place BARs, and ECAM, from there up.
+    package static func pcLowMemoryEnd(memoryByteCount: UInt64, hasECAM: Bool) -> UInt64 {
+        if hasECAM { return memoryByteCount >= 0xB000_0000 ? 0x8000_0000 : 0xB000_0000 }
+        return memoryByteCount >= 0xE000_0000 ? 0xC000_0000 : 0xE000_0000
+    }
+
     /// I/O ports of the power management block.
     package static let pmBase: UInt16 = 0x600
     package static let gpe0Base: UInt16 = 0x620
@@ -53,7 +59,7 @@ package enum MemoryMap {
     }
 
     /// The e820 map of a guest with this RAM, ascending and without overlap.
-    package static func ranges(memoryByteCount: UInt64) -> [Range] {
+    package static func ranges(memoryByteCount: UInt64, lowMemoryEnd: UInt64 = MemoryMap.lowMemoryEnd) -> [Range] {
         let low = min(memoryByteCount, lowMemoryEnd)
         var ranges = [
             Range(base: 0, byteCount: conventionalEnd, kind: .ram),

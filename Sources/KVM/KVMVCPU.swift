@@ -174,6 +174,8 @@ import Synchronization
     // MARK: Boot state
 
     package func setBootRegisters(_ boot: BootRegisters) throws(AcceleratorError) {
+        // A processor is made in this state, and a reset brings it back.
+        if boot.mode == .reset { return }
         var special = kvm_sregs()
         guard unsafe ckvm_get_state(descriptor.rawValue, CInt(CKVM_SREGS), &special) == 0 else { throw kvmError("KVM_GET_SREGS", "vcpu \(index)") }
         if boot.mode == .real {

@@ -50,6 +50,32 @@ package final class KVMVirtualMachine: VirtualMachine {
         self.memory.withLock { $0 = memory }
     }
 
+    /// Slots of RAM come first.
+    private static let firstWindowSlot: UInt32 = 16
+    private let windows = Mutex<[Int: HostPages]>([:])
+
+    package func mapWindow(_ window: Int, _ pages: HostPages, at base: GuestAddress, isReadOnly: Bool) throws(AcceleratorError) {
+        guard (0..<8).contains(window) else {
+            throw AcceleratorError("map", subject: "window \(window)", fault: .caller, reason: "there are eight")
+        }
+        try unmapWindow(window)
+        // SAFETY: `windows` keeps the pages alive as long as the slot shows them.
+        let host = unsafe UInt64(UInt(bitPattern: pages.hostAddress))
+        let slot = Self.firstWindowSlot + UInt32(window), flags = isReadOnly ? UInt32(KVM_MEM_READONLY) : 0
+        guard ckvm_set_memory(descriptor.rawValue, slot, flags, base.rawValue, UInt64(pages.byteCount), host) == 0 else {
+            throw kvmError("KVM_SET_USER_MEMORY_REGION", "\(pages.byteCount) bytes of firmware at \(base)")
+        }
+        windows.withLock { $0[window] = pages }
+    }
+
+    package func unmapWindow(_ window: Int) throws(AcceleratorError) {
+        guard windows.withLock({ $0[window] }) != nil else { return }
+        guard ckvm_set_memory(descriptor.rawValue, Self.firstWindowSlot + UInt32(window), 0, 0, 0, 0) == 0 else {
+            throw kvmError("KVM_SET_USER_MEMORY_REGION", "window \(window)")
+        }
+        windows.withLock { $0[window] = nil }
+    }
+
     package func makeVCPU(index: Int, topology: ProcessorTopology) throws(AcceleratorError) -> any VirtualCPU {
         let apicID = topology.apicID(of: index)
         let number = ckvm_create_vcpu(descriptor.rawValue, CInt(apicID))

@@ -20,6 +20,10 @@ package final class Board: Sendable {
     let ports: PortBus
     let addresses: MemoryBus
     let bus: PCIBus
+    let chipset: BoardChipset
+    /// Nil on a board that starts a kernel itself.
+    let firmware: FirmwareImage?
+    private let firmwarePorts: FirmwarePorts?
     /// In the order of the configuration.
     let disks: [VirtIOBlock]
     let networks: [VirtIONet]
@@ -27,6 +31,13 @@ package final class Board: Sendable {
     private let configurationPorts: PCIConfigurationPorts
     /// In the order their state is saved.
     package let savable: [any SavableDevice & Sendable]
+
+    /// Where RAM below 4 GiB ends on the board that is to be made.
+    static func lowMemoryEnd(_ configuration: GuestConfiguration) -> UInt64 {
+        configuration.type == .direct
+            ? MemoryMap.lowMemoryEnd
+            : MemoryMap.pcLowMemoryEnd(memoryByteCount: UInt64(configuration.memoryMiB) << 20, hasECAM: configuration.type == .q35)
+    }
 
     /// Takes over the descriptors of disks and networks.
     package init(
@@ -39,19 +50,30 @@ package final class Board: Sendable {
         powerManagement = PowerManagement(clock: host, sci: GSILine(machine, gsi: 9), power: power)
         clock = CMOSClock(clock: host, line: GSILine(machine, gsi: 8), timer: try LoopTimer(on: loop))
         keyboard = KeyboardController(power: power, line: GSILine(machine, gsi: 1))
-        bus = PCIBus()
-        let bridge = HostBridge()
-        try bus.attach(bridge, at: HostBridge.address)
+        // Locals, because the function below may not capture an object that is not whole yet.
+        let bus = PCIBus(), addresses = MemoryBus()
+        (self.bus, self.addresses) = (bus, addresses)
+        var portBus = PortBus()
+        let space = BoardAddressSpace(addresses, portBus.movable)
+        let chipset = try BoardChipset(configuration.type, machine: machine, bus: bus, power: powerManagement, space: space)
+        self.chipset = chipset
+        configurationPorts = PCIConfigurationPorts(bus)
+
+        var slots = SlotPlan(first: chipset.firstSlot)
         var functions: [VirtIOPCIFunction] = []
-        func add(_ device: any VirtIODevice, _ name: String) throws {
-            functions.append(try VirtIOPCIFunction(device, name: name, memory: memory, interrupts: machine, doorbells: machine))
+        func add(_ device: any VirtIODevice, _ name: String, _ boot: (path: SlotPlan.Path, index: Int?)? = nil) throws {
+            let slot = slots.take(boot)
+            let line = chipset.line(device: slot).map { (interrupt: $0, number: UInt8(0)) }
+            let function = try VirtIOPCIFunction(device, name: name, memory: memory, interrupts: machine, doorbells: machine, line: line)
+            try bus.attach(function, at: PCIAddress(device: slot))
+            functions.append(function)
         }
         var disks: [VirtIOBlock] = []
         for (index, disk) in configuration.disks.enumerated() {
             let image = try RawImage(owning: OwnedDescriptor(owning: CInt(disk.fd)), named: disk.id, isReadOnly: disk.readOnly)
             let device = try VirtIOBlock(
                 backend: image, serial: disk.serial ?? disk.id, queueCount: min(configuration.cpu.count, 4), loops: [loop])
-            try add(device, "virtio-blk-\(index)")
+            try add(device, "virtio-blk-\(index)", (.virtioDisk, disk.bootIndex))
             disks.append(device)
         }
         var networks: [VirtIONet] = []
@@ -61,31 +83,44 @@ package final class Board: Sendable {
             let vhost = try network.vhostFd.map { try VhostNet(owning: OwnedDescriptor(owning: CInt($0)), named: network.id) }
             let device = try VirtIONet(
                 taps: taps, mac: network.mac.bytes, mtu: UInt16(clamping: network.mtu), loops: [loop], vhost: vhost)
-            try add(device, "virtio-net-\(index)")
+            try add(device, "virtio-net-\(index)", (.network, network.bootIndex))
             networks.append(device)
         }
         if configuration.rng { try add(VirtIOEntropy(loop: loop), "virtio-rng") }
         let balloon = configuration.balloon ? VirtIOBalloon(loop: loop) : nil
         if let balloon { try add(balloon, "virtio-balloon") }
         (self.disks, self.networks, self.balloon) = (disks, networks, balloon)
-        // Slot 0 is the host bridge's; the others follow in the order of the configuration.
-        for (index, function) in functions.enumerated() { try bus.attach(function, at: PCIAddress(device: UInt8(truncatingIfNeeded: index + 1))) }
-        configurationPorts = PCIConfigurationPorts(bus)
-        addresses = MemoryBus()
-        addresses.attach(PCIExpressWindow(bus), at: GuestAddress(MemoryMap.ecamBase), byteCount: MemoryMap.ecamByteCount)
-        var ports = PortBus()
-        bus.connect(to: BoardAddressSpace(addresses, ports.movable))
-        try bus.placeBARs()
-        ports.attach(serial, at: 0x3F8, count: 8)
+
+        bus.connect(to: space)
+        if configuration.type == .direct {
+            addresses.attach(PCIExpressWindow(bus), at: GuestAddress(MemoryMap.ecamBase), byteCount: MemoryMap.ecamByteCount)
+            try bus.placeBARs()
+        }
+        portBus.attach(serial, at: 0x3F8, count: 8)
         // 0xCF9 lies within the configuration ports' range and is asked first.
-        ports.attach(ResetPort(.resetControl, power: power), at: 0xCF9, count: 1)
-        ports.attach(configurationPorts, at: 0xCF8, count: 8)
-        ports.attach(powerManagement, at: MemoryMap.pmBase, count: 0x40)
-        ports.attach(clock, at: 0x70, count: 2)
-        ports.attach(ResetPort(.systemControl, power: power), at: 0x92, count: 1)
-        ports.attach(keyboard, at: 0x60, count: 5)
-        self.ports = ports
-        savable = [serial, powerManagement, clock, keyboard, bridge, configurationPorts] as [any SavableDevice & Sendable] + functions
+        portBus.attach(ResetPort(.resetControl, power: power), at: 0xCF9, count: 1)
+        portBus.attach(configurationPorts, at: 0xCF8, count: 8)
+        chipset.attach(to: &portBus, power: powerManagement)
+        portBus.attach(clock, at: 0x70, count: 2)
+        portBus.attach(ResetPort(.systemControl, power: power), at: 0x92, count: 1)
+        portBus.attach(keyboard, at: 0x60, count: 5)
+        if let description = configuration.firmware {
+            let lowMemoryEnd = Self.lowMemoryEnd(configuration)
+            firmware = try FirmwareImage(description, machine: machine, addresses: addresses)
+            let items = try Self.firmwareItems(
+                configuration, memory: memory, lowMemoryEnd: lowMemoryEnd, chipset: chipset, bootOrder: slots.bootOrder)
+            let firmwarePorts = FirmwarePorts(items, memory: memory)
+            portBus.attach(firmwarePorts, at: FirmwarePorts.base, count: FirmwarePorts.count)
+            self.firmwarePorts = firmwarePorts
+            clock.setMemory(Self.batteryMemory(configuration, lowMemoryEnd: lowMemoryEnd))
+        } else {
+            (firmware, firmwarePorts) = (nil, nil)
+        }
+        ports = portBus
+        var savable: [any SavableDevice & Sendable] = [serial, powerManagement, clock, keyboard]
+        savable += chipset.savable + [configurationPorts]
+        if let firmwarePorts { savable.append(firmwarePorts) }
+        self.savable = savable + (firmware?.savable ?? []) + functions
     }
 
     /// Every device as after power on. vCPUs are parked.
@@ -96,6 +131,8 @@ package final class Board: Sendable {
         keyboard.reset()
         configurationPorts.reset()
         bus.reset()
+        firmware?.reset()
+        firmwarePorts?.reset()
     }
 
     /// All devices' state, each as a section of name, version and bytes.
@@ -126,6 +163,7 @@ package final class Board: Sendable {
             var section = StateReader(section: name, bytes: bytes)
             try device.restoreState(from: &section, version: version)
         }
+        chipset.follow()
     }
 }
 

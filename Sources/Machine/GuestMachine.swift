@@ -29,9 +29,10 @@ package final class GuestMachine: DrivenMachine, Sendable {
     ) throws {
         self.configuration = configuration
         self.machine = machine
-        load = loader ?? { try Self.loadKernel(of: configuration, on: $0) }
+        load = loader ?? { try Self.load(configuration, on: $0) }
         requests = try GuestRequests()
-        let memory = try GuestMemory(byteCount: UInt64(configuration.memoryMiB) << 20)
+        let memory = try GuestMemory(
+            byteCount: UInt64(configuration.memoryMiB) << 20, lowMemoryEnd: Board.lowMemoryEnd(configuration))
         try machine.map(memory)
         board = try Board(configuration, machine: machine, memory: memory, output: output, power: requests, loop: loop)
         let topology = configuration.cpu.topology
@@ -50,6 +51,13 @@ package final class GuestMachine: DrivenMachine, Sendable {
         try bootProcessor.setBootRegisters(registers)
     }
 
+    /// A kernel by ourselves, or firmware, which finds its own way.
+    private static func load(_ configuration: GuestConfiguration, on board: Board) throws -> BootRegisters {
+        guard let firmware = board.firmware else { return try loadKernel(of: configuration, on: board) }
+        try firmware.shadow(into: board.memory)
+        return BootRegisters(mode: .reset)
+    }
+
     /// Tables, kernel, RAM disk.
     private static func loadKernel(of configuration: GuestConfiguration, on board: Board) throws -> BootRegisters {
         let high = max(board.memory.byteCount, MemoryMap.lowMemoryEnd) - MemoryMap.lowMemoryEnd + MemoryMap.fourGiB
@@ -58,7 +66,8 @@ package final class GuestMachine: DrivenMachine, Sendable {
             apicIDs: (0..<topology.count).map(topology.apicID), hasSerialPort: true, highMemoryEnd: high, hasKeyboardController: true)
         let rsdp = try ACPITables.place(tables, in: board.memory)
         try SMBIOSTables.place(SystemInformation(configuration), processors: topology.count, in: board.memory)
-        let kernel = try ImageFile(descriptor: CInt(configuration.kernel), named: "kernel")
+        guard let descriptor = configuration.kernel else { throw FirmwareError(subject: "the kernel", reason: "there is none") }
+        let kernel = try ImageFile(descriptor: CInt(descriptor), named: "kernel")
         var initrd: ImageFile?
         if let descriptor = configuration.initrd { initrd = try ImageFile(descriptor: CInt(descriptor), named: "initrd") }
         let source = BootSource(kernel: kernel, initrd: initrd, commandLine: configuration.commandLine, rsdp: rsdp)

@@ -54,8 +54,15 @@ extension GuestConfiguration {
         guard !name.isEmpty else { throw members.error("name", "empty") }
         var configuration = GuestConfiguration(
             name: name, uuid: try members.uuid("uuid"), memoryMiB: try members.integer("memoryMiB", in: 16...1_048_576),
-            cpu: try members.object("cpu", CPUConfiguration.read),
-            kernel: try members.object("kernel", descriptor("fd")))
+            cpu: try members.object("cpu", CPUConfiguration.read))
+        if let type = try members.stringIfPresent("type", upTo: 64) {
+            guard let known = MachineType(rawValue: type) else {
+                throw members.error("type", "none of \(MachineType.allCases.map(\.rawValue).joined(separator: ", "))")
+            }
+            configuration.type = known
+        }
+        configuration.firmware = try members.objectIfPresent("firmware", FirmwareConfiguration.read)
+        configuration.kernel = try members.objectIfPresent("kernel", descriptor("fd"))
         configuration.initrd = try members.objectIfPresent("initrd", descriptor("fd"))
         configuration.commandLine = try members.stringIfPresent("commandLine", upTo: 2047) ?? configuration.commandLine
         configuration.system = try members.objectIfPresent("system", SystemConfiguration.read) ?? configuration.system
@@ -89,6 +96,7 @@ extension GuestConfiguration {
         guard disks.count + networks.count <= deviceLimit else {
             throw ConfigurationError(path: "networks", reason: "more than \(deviceLimit) disks and networks")
         }
+        try checkBoard()
         var ids: Set<String> = []
         for (index, disk) in disks.enumerated() where !ids.insert(disk.id).inserted || disk.id.isEmpty {
             throw ConfigurationError(path: "disks[\(index)].id", reason: disk.id.isEmpty ? "empty" : "used twice")
@@ -110,12 +118,41 @@ extension GuestConfiguration {
         }
     }
 
+    /// What the machine's type asks for and what it has no place for.
+    private func checkBoard() throws(ConfigurationError) {
+        switch (type, firmware, kernel) {
+        case (.direct, nil, nil): throw ConfigurationError(path: "kernel", reason: "missing, and a machine of type \(type.rawValue) has no firmware")
+        case (.direct, _?, _): throw ConfigurationError(path: "firmware", reason: "a machine of type \(type.rawValue) has no place for it")
+        case (_, nil, _): throw ConfigurationError(path: "firmware", reason: "missing for a machine of type \(type.rawValue)")
+        default: break
+        }
+        var counts: [DiskBus: Int] = [:]
+        for (index, disk) in disks.enumerated() {
+            let path = "disks[\(index)]"
+            counts[disk.bus, default: 0] += 1
+            guard disk.bus == .virtio || type != .direct else {
+                throw ConfigurationError(path: "\(path).bus", reason: "a machine of type \(type.rawValue) has virtio disks only")
+            }
+            guard disk.bus != .ide || type == .pc else {
+                throw ConfigurationError(path: "\(path).bus", reason: "a machine of type \(type.rawValue) has no IDE; take sata")
+            }
+            guard !disk.isOptical || disk.bus == .sata || disk.bus == .ide || disk.bus == .scsi else {
+                throw ConfigurationError(path: "\(path).optical", reason: "there is no CD drive on \(disk.bus.rawValue)")
+            }
+        }
+        if let count = counts[.ide], count > 4 { throw ConfigurationError(path: "disks", reason: "\(count) on ide, which takes 4") }
+        if let count = counts[.sata], count > 6 { throw ConfigurationError(path: "disks", reason: "\(count) on sata, which takes 6") }
+    }
+
     /// Every descriptor with its place: what the monitor takes over, and nothing else.
     package var namedDescriptors: [(path: String, number: Int)] {
-        var all: [(path: String, number: Int)] = [("kernel.fd", kernel)]
+        var all: [(path: String, number: Int)] = []
         func add(_ path: String, _ number: Int?) {
             if let number { all.append((path, number)) }
         }
+        add("firmware.code", firmware?.code)
+        add("firmware.variables", firmware?.variables)
+        add("kernel.fd", kernel)
         add("initrd.fd", initrd)
         for (index, disk) in disks.enumerated() { add("disks[\(index)].fd", disk.fd) }
         for (index, network) in networks.enumerated() {
@@ -133,16 +170,29 @@ extension GuestConfiguration {
     package var json: JSONValue {
         var members: [String: JSONValue] = [
             "version": .integer(Int64(Self.version)), "name": .string(name), "uuid": .string(uuid.description),
-            "memoryMiB": .integer(Int64(memoryMiB)), "cpu": cpu.json, "kernel": ["fd": .integer(Int64(kernel))],
+            "memoryMiB": .integer(Int64(memoryMiB)), "cpu": cpu.json, "type": .string(type.rawValue),
             "commandLine": .string(commandLine), "system": system.json, "disks": .array(disks.map(\.json)),
             "networks": .array(networks.map(\.json)), "rng": .bool(rng), "balloon": .bool(balloon),
             "console": console.json,
             "startPaused": .bool(startPaused), "onGuestReset": .string(onGuestReset.rawValue),
         ]
+        if let firmware { members["firmware"] = firmware.json }
+        if let kernel { members["kernel"] = ["fd": .integer(Int64(kernel))] }
         if let initrd { members["initrd"] = ["fd": .integer(Int64(initrd))] }
         if let control { members["control"] = ["listen": .integer(Int64(control))] }
         if let kvm { members["kvm"] = ["fd": .integer(Int64(kvm))] }
         return .object(members)
+    }
+}
+
+extension FirmwareConfiguration {
+    fileprivate static func read(_ members: inout JSONMembers) throws(JSONMemberError) -> FirmwareConfiguration {
+        FirmwareConfiguration(
+            code: try members.integer("code", in: descriptors), variables: try members.integerIfPresent("variables", in: descriptors))
+    }
+
+    fileprivate var json: JSONValue {
+        ["code": .integer(Int64(code)), "variables": variables.map { .integer(Int64($0)) } ?? .null]
     }
 }
 
@@ -196,14 +246,25 @@ extension SystemConfiguration {
 
 extension DiskConfiguration {
     fileprivate static func read(_ members: inout JSONMembers) throws(JSONMemberError) -> DiskConfiguration {
-        DiskConfiguration(
+        var bus = DiskBus.virtio
+        if let text = try members.stringIfPresent("bus", upTo: 64) {
+            guard let known = DiskBus(rawValue: text) else {
+                throw members.error("bus", "none of \(DiskBus.allCases.map(\.rawValue).joined(separator: ", "))")
+            }
+            bus = known
+        }
+        return DiskConfiguration(
             id: try members.string("id", upTo: 255), fd: try members.integer("fd", in: descriptors),
             readOnly: try members.boolIfPresent("readOnly") ?? false,
-            serial: try members.stringIfPresent("serial", upTo: 255))
+            serial: try members.stringIfPresent("serial", upTo: 255), bus: bus,
+            isOptical: try members.boolIfPresent("optical") ?? false,
+            bootIndex: try members.integerIfPresent("bootIndex", in: 0...255))
     }
 
     fileprivate var json: JSONValue {
-        var members: [String: JSONValue] = ["id": .string(id), "fd": .integer(Int64(fd)), "readOnly": .bool(readOnly)]
+        var members: [String: JSONValue] = ["id": .string(id), "fd": .integer(Int64(fd)), "readOnly": .bool(readOnly), "bus": .string(bus.rawValue),
+            "optical": .bool(isOptical)]
+        if let bootIndex { members["bootIndex"] = .integer(Int64(bootIndex)) }
         if let serial { members["serial"] = .string(serial) }
         return .object(members)
     }
@@ -217,13 +278,15 @@ extension NetworkConfiguration {
             id: try members.string("id", upTo: 255), fds: try members.integers("fds", in: descriptors, upTo: 64),
             mac: mac,
             mtu: try members.integerIfPresent("mtu", in: 68...65_535) ?? 1500,
-            vhostFd: try members.integerIfPresent("vhostFd", in: descriptors))
+            vhostFd: try members.integerIfPresent("vhostFd", in: descriptors),
+            bootIndex: try members.integerIfPresent("bootIndex", in: 0...255))
     }
 
     fileprivate var json: JSONValue {
         [
             "id": .string(id), "fds": .array(fds.map { .integer(Int64($0)) }), "mac": .string(mac.description),
             "mtu": .integer(Int64(mtu)), "vhostFd": vhostFd.map { .integer(Int64($0)) } ?? .null,
+            "bootIndex": bootIndex.map { .integer(Int64($0)) } ?? .null,
         ]
     }
 }

@@ -9,7 +9,11 @@ package struct GuestConfiguration: Sendable, Equatable {
     package var uuid: MachineUUID
     package var memoryMiB: Int
     package var cpu: CPUConfiguration
-    package var kernel: Int
+    package var type: MachineType
+    /// What a machine of a PC type starts with.
+    package var firmware: FirmwareConfiguration?
+    /// bzImage or PVH ELF; a machine without firmware needs one.
+    package var kernel: Int?
     package var initrd: Int?
     package var commandLine: String
     package var system: SystemConfiguration
@@ -28,7 +32,8 @@ package struct GuestConfiguration: Sendable, Equatable {
     package var onGuestReset: GuestResetPolicy
 
     package init(
-        name: String, uuid: MachineUUID, memoryMiB: Int, cpu: CPUConfiguration, kernel: Int, initrd: Int? = nil,
+        name: String, uuid: MachineUUID, memoryMiB: Int, cpu: CPUConfiguration, type: MachineType = .direct, firmware: FirmwareConfiguration? = nil,
+        kernel: Int? = nil, initrd: Int? = nil,
         commandLine: String = "console=ttyS0", system: SystemConfiguration = SystemConfiguration(),
         disks: [DiskConfiguration] = [],
         networks: [NetworkConfiguration] = [], rng: Bool = false, balloon: Bool = false,
@@ -40,6 +45,8 @@ package struct GuestConfiguration: Sendable, Equatable {
         self.uuid = uuid
         self.memoryMiB = memoryMiB
         self.cpu = cpu
+        self.type = type
+        self.firmware = firmware
         self.kernel = kernel
         self.initrd = initrd
         self.commandLine = commandLine
@@ -53,6 +60,42 @@ package struct GuestConfiguration: Sendable, Equatable {
         self.kvm = kvm
         self.startPaused = startPaused
         self.onGuestReset = onGuestReset
+    }
+}
+
+/// The board, with the version of what a guest sees of it: a later version never changes an earlier one.
+package enum MachineType: String, Sendable, CaseIterable {
+    /// Starts a kernel itself: a root complex and virtio devices, no firmware, no legacy disk controllers.
+    case direct = "direct-1.0"
+    /// i440FX and PIIX, as SeaBIOS and OVMF know them.
+    case pc = "pc-1.0"
+    /// Q35 and ICH9.
+    case q35 = "q35-1.0"
+
+    /// Nova's `hw_machine_type` and the names of other monitors' boards: "q35", "pc-q35-7.2", "pc", "pc-i440fx-7.2".
+    package init?(named name: String) {
+        if let known = MachineType(rawValue: name) {
+            self = known
+        } else if name == "q35" || name.hasPrefix("pc-q35-") {
+            self = .q35
+        } else if name == "pc" || name.hasPrefix("pc-i440fx-") {
+            self = .pc
+        } else {
+            return nil
+        }
+    }
+}
+
+/// Firmware images as descriptors.
+package struct FirmwareConfiguration: Sendable, Equatable {
+    /// SeaBIOS, or OVMF's code: mapped to end at 4 GiB, or below the variables' end.
+    package var code: Int
+    /// OVMF's variables, open for reading and writing; nil where the firmware keeps none.
+    package var variables: Int?
+
+    package init(code: Int, variables: Int? = nil) {
+        self.code = code
+        self.variables = variables
     }
 }
 
@@ -97,15 +140,37 @@ package struct SystemConfiguration: Sendable, Equatable {
     }
 }
 
-/// A raw disk on virtio-blk.
+/// What a disk is attached to.
+package enum DiskBus: String, Sendable, CaseIterable {
+    case virtio
+    /// AHCI.
+    case sata
+    /// PIIX, two disks a channel; a machine of type pc only.
+    case ide
+    case nvme
+    /// virtio-scsi.
+    case scsi
+}
+
+/// A disk or, on sata, ide and scsi, a CD drive.
 package struct DiskConfiguration: Sendable, Equatable {
     package var id: String
     package var fd: Int
     package var readOnly: Bool
     /// What the guest reads as the disk's serial number; the device keeps 20 bytes of it. Absent: the id.
     package var serial: String?
+    package var bus: DiskBus
+    package var isOptical: Bool
+    /// Firmware tries the least first; absent: after those that have one.
+    package var bootIndex: Int?
 
-    package init(id: String, fd: Int, readOnly: Bool = false, serial: String? = nil) {
+    package init(
+        id: String, fd: Int, readOnly: Bool = false, serial: String? = nil, bus: DiskBus = .virtio, isOptical: Bool = false,
+        bootIndex: Int? = nil
+    ) {
+        self.bus = bus
+        self.isOptical = isOptical
+        self.bootIndex = bootIndex
         self.id = id
         self.fd = fd
         self.readOnly = readOnly
@@ -122,8 +187,11 @@ package struct NetworkConfiguration: Sendable, Equatable {
     package var mtu: Int
     /// An open /dev/vhost-net for a tap with one queue; nil: the monitor moves the frames.
     package var vhostFd: Int?
+    /// As a disk's.
+    package var bootIndex: Int?
 
-    package init(id: String, fds: [Int], mac: MACAddress, mtu: Int = 1500, vhostFd: Int? = nil) {
+    package init(id: String, fds: [Int], mac: MACAddress, mtu: Int = 1500, vhostFd: Int? = nil, bootIndex: Int? = nil) {
+        self.bootIndex = bootIndex
         self.id = id
         self.fds = fds
         self.mac = mac

@@ -66,7 +66,8 @@ package enum VMExit: Sendable, Equatable {
 
 /// General registers to start a boot processor with.
 package struct BootRegisters: Sendable, Equatable {
-    package enum Mode: Sendable { case real, protected32, long64 }
+    /// `reset`: as the processor comes out of reset, at 0xFFFFFFF0; nothing else here counts.
+    package enum Mode: Sendable { case reset, real, protected32, long64 }
     package var mode: Mode
     package var rip: UInt64
     package var rsp: UInt64
@@ -78,7 +79,7 @@ package struct BootRegisters: Sendable, Equatable {
     package var gdtBase: UInt64
     package var gdtLimit: UInt16
 
-    package init(mode: Mode, rip: UInt64, rsp: UInt64 = 0, rbx: UInt64 = 0, rsi: UInt64 = 0, cr3: UInt64 = 0, gdtBase: UInt64 = 0, gdtLimit: UInt16 = 0) {
+    package init(mode: Mode, rip: UInt64 = 0, rsp: UInt64 = 0, rbx: UInt64 = 0, rsi: UInt64 = 0, cr3: UInt64 = 0, gdtBase: UInt64 = 0, gdtLimit: UInt16 = 0) {
         self.mode = mode
         self.rip = rip
         self.rsp = rsp
@@ -114,6 +115,11 @@ package protocol VirtualCPU: AnyObject, Sendable {
 package protocol VirtualMachine: DoorbellRegistrar, MessageInterruptFactory {
     /// Gives the guest its RAM. Once, before the first vCPU.
     func map(_ memory: GuestMemory) throws(AcceleratorError)
+    /// Shows `pages` to the guest at `base` beside its RAM. Writes of the guest go there, or come back as exits where it is read-only.
+    /// Any time. `window` (0-7) names the place for `unmapWindow`, and replaces what it showed.
+    func mapWindow(_ window: Int, _ pages: HostPages, at base: GuestAddress, isReadOnly: Bool) throws(AcceleratorError)
+    /// From here on accesses come back as exits.
+    func unmapWindow(_ window: Int) throws(AcceleratorError)
     /// Makes vCPU `index` of a guest with `topology.count` vCPUs in all.
     func makeVCPU(index: Int, topology: ProcessorTopology) throws(AcceleratorError) -> any VirtualCPU
     /// The level of global system interrupt `gsi` (0-23).

@@ -23,12 +23,16 @@ struct Options {
           --machine fd:N      the whole machine as JSON in descriptor N (MachineConfiguration); no other option but --report-start
 
         By hand:
-          --kernel FILE       bzImage or PVH ELF (required)
+          --type TYPE         direct-1.0 (default), pc-1.0 or q35-1.0
+          --firmware FILE     SeaBIOS or OVMF's code, for the PC types (default: the distribution's SeaBIOS)
+          --variables FILE    OVMF's variables, written to
+          --kernel FILE       bzImage or PVH ELF; direct-1.0 needs one
           --initrd FILE       initial RAM disk
           --cmdline TEXT      kernel command line (default: console=ttyS0)
           --memory MIB        guest RAM, 64 to 1048576 (default: 256)
           --cpus N            vCPUs, 1 to 64 (default: 1)
-          --disk FILE[,ro]    raw disk on virtio-blk; may be repeated
+          --disk FILE[,WORD]… raw disk; may be repeated. Words: ro, cd, boot=N, and what it is attached to: virtio (default), sata,
+                              ide, nvme, scsi
           --net TAP,MAC       virtio-net on a tap: its name, or fd:N of an open one; may be repeated
           --rng               virtio-rng, fed from this host
           --balloon           virtio-balloon with statistics
@@ -46,11 +50,14 @@ struct Options {
         Exit status: 0 the guest shut down, 1 the host or the description is at fault, 2 wrong usage, 3 the guest broke down.
         """
 
+    /// Debian's package seabios.
+    private static let bios = "/usr/share/seabios/bios-256k.bin"
+
     private static func fail(_ text: String) -> UsageError { UsageError(description: text + "; see apus-vmm --help") }
 
     init(_ arguments: [String]) throws {
         machine = GuestConfiguration(
-            name: "guest", uuid: .zero, memoryMiB: 256, cpu: CPUConfiguration(count: 1), kernel: -1)
+            name: "guest", uuid: .zero, memoryMiB: 256, cpu: CPUConfiguration(count: 1))
         var rest = arguments[...]
         var serial = "stdio"
         var isByHand = false, wholeMachine: String?
@@ -78,12 +85,28 @@ struct Options {
             machine = try Self.readMachine(wholeMachine)
             return
         }
-        guard machine.kernel >= 0 else { throw Self.fail("--kernel is missing") }
+        if machine.type == .direct, machine.kernel == nil { throw Self.fail("--kernel is missing") }
+        if machine.type != .direct, machine.firmware == nil {
+            machine.firmware = FirmwareConfiguration(code: Int(try Self.open(Self.bios, O_RDONLY, for: "--firmware")))
+        }
         self.serial = serial == "stdio" ? dup(1) : try Self.open(serial, O_RDWR | O_CREAT, for: "--serial")
     }
 
     private mutating func read(_ option: String, _ value: () throws -> String) throws {
         switch option {
+        case "--type":
+            let text = try value()
+            guard let type = MachineType(named: text) else {
+                throw Self.fail("--type \(text): give one of \(MachineType.allCases.map(\.rawValue).joined(separator: ", "))")
+            }
+            machine.type = type
+        case "--firmware":
+            let code = Int(try Self.open(try value(), O_RDONLY, for: option))
+            machine.firmware = FirmwareConfiguration(code: code, variables: machine.firmware?.variables)
+        case "--variables":
+            let variables = Int(try Self.open(try value(), O_RDWR, for: option))
+            guard let code = machine.firmware?.code else { throw Self.fail("--variables: give --firmware first") }
+            machine.firmware = FirmwareConfiguration(code: code, variables: variables)
         case "--kernel": machine.kernel = Int(try Self.open(try value(), O_RDONLY, for: option))
         case "--initrd": machine.initrd = Int(try Self.open(try value(), O_RDONLY, for: option))
         case "--cmdline": machine.commandLine = try value()
@@ -100,13 +123,9 @@ struct Options {
             }
             machine.cpu = CPUConfiguration(count: count)
         case "--disk":
-            var name = try value()
-            let isReadOnly = name.hasSuffix(",ro")
-            if isReadOnly { name.removeLast(3) }
-            try checkDeviceCount(option, name)
-            let descriptor = try Self.open(name, isReadOnly ? O_RDONLY : O_RDWR, for: option)
-            machine.disks.append(
-                DiskConfiguration(id: "disk\(machine.disks.count)", fd: Int(descriptor), readOnly: isReadOnly))
+            let text = try value()
+            try checkDeviceCount(option, text)
+            machine.disks.append(try Self.readDisk(text, id: "disk\(machine.disks.count)"))
         case "--net":
             let text = try value()
             let parts = text.split(separator: ",")
@@ -133,6 +152,29 @@ struct Options {
         case "--kvm": kvm = try value()
         default: throw Self.fail("\(option) is no option of this program")
         }
+    }
+
+    /// FILE[,WORD]…: a file name may hold commas as long as what follows them is no word of ours.
+    private static func readDisk(_ text: String, id: String) throws -> DiskConfiguration {
+        var disk = DiskConfiguration(id: id, fd: -1)
+        var name = Substring(text)
+        while let comma = name.lastIndex(of: ",") {
+            let word = name[name.index(after: comma)...]
+            if word == "ro" {
+                disk.readOnly = true
+            } else if word == "cd" {
+                (disk.isOptical, disk.readOnly) = (true, true)
+            } else if let bus = DiskBus(rawValue: String(word)) {
+                disk.bus = bus
+            } else if word.hasPrefix("boot="), let index = Int(word.dropFirst(5)), (0...255).contains(index) {
+                disk.bootIndex = index
+            } else {
+                break
+            }
+            name = name[..<comma]
+        }
+        disk.fd = Int(try open(String(name), disk.readOnly ? O_RDONLY : O_RDWR, for: "--disk"))
+        return disk
     }
 
     private func checkDeviceCount(_ option: String, _ value: String) throws {

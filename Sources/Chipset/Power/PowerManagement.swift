@@ -210,10 +210,16 @@ package final class PowerManagement: BusDevice, SavableDevice {
 /// SMI_CMD at 0xB2 and the byte beside it: an OS writes the FADT's ACPI_ENABLE or ACPI_DISABLE.
 package final class SMICommandPort: BusDevice {
     package static let acpiEnable: UInt8 = 0x02, acpiDisable: UInt8 = 0x03
+    private let enable: UInt8, disable: UInt8
     private let powerManagement: PowerManagement
     private let bytes = Mutex<(command: UInt8, status: UInt8)>((0, 0))
 
-    package init(_ powerManagement: PowerManagement) { self.powerManagement = powerManagement }
+    /// - Parameters enable, disable: the commands that the board's FADT names.
+    package init(_ powerManagement: PowerManagement, enable: UInt8 = acpiEnable, disable: UInt8 = acpiDisable) {
+        self.powerManagement = powerManagement
+        self.enable = enable
+        self.disable = disable
+    }
 
     package func read(offset: UInt64, width: AccessWidth) -> UInt64 {
         let (command, status) = bytes.withLock { $0 }
@@ -230,7 +236,7 @@ package final class SMICommandPort: BusDevice {
             if offset == 0 { $0.command = byte } else { $0.status = byte }
         }
         guard offset == 0 else { return }
-        if byte == Self.acpiEnable { powerManagement.setACPIMode(true) }
-        if byte == Self.acpiDisable { powerManagement.setACPIMode(false) }
+        if byte == enable { powerManagement.setACPIMode(true) }
+        if byte == disable { powerManagement.setACPIMode(false) }
     }
 }

@@ -76,6 +76,11 @@ package final class CMOSClock: BusDevice, SavableDevice {
         }
     }
 
+    /// Puts bytes into the battery-backed memory, before the guest starts: index (0x0E-0x7F) and value.
+    package func setMemory(_ bytes: [(index: UInt8, value: UInt8)]) {
+        withChip { chip, _ in for (index, value) in bytes where (0x0E..<0x80).contains(index) { chip.bytes[Int(index)] = value } }
+    }
+
     package func reset() { withChip { chip, now in chip.reset(at: now) } }
 
     package func saveState(into writer: inout StateWriter) {

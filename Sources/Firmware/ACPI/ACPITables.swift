@@ -4,6 +4,15 @@ import MachineCore
 
 /// What the tables have to say.
 package struct ACPIDescription: Sendable {
+    /// How the pins of PCI slots reach interrupt inputs.
+    package enum InterruptRouting: Sendable {
+        /// GSI 16-23 by slot and pin, nothing else: a board without interrupt router.
+        case fixed
+        /// Four link devices of PIIX3, in both interrupt modes.
+        case piix
+        /// Eight link devices of ICH9 for the PIC, GSI 16-23 for the I/O APIC.
+        case ich9
+    }
     /// Local APIC ids in the order of the vCPUs.
     package var apicIDs: [UInt32]
     package var hasSerialPort: Bool
@@ -11,6 +20,20 @@ package struct ACPIDescription: Sendable {
     package var highMemoryEnd: UInt64
     /// Ports 0x60 and 0x64 answer commands. Where they do not, a guest that is told of them polls for half a second.
     package var hasKeyboardController: Bool
+    package var hasMouse = false
+    /// fw_cfg's ports are there.
+    package var hasFirmwareConfiguration = false
+    package var routing = InterruptRouting.fixed
+    /// The power management block, and general-purpose events with their length in bytes.
+    package var pmBase = MemoryMap.pmBase
+    package var gpe0Base = MemoryMap.gpe0Base
+    package var gpe0ByteCount: UInt8 = 16
+    /// What SMI_CMD takes to enter and leave ACPI mode.
+    package var acpiEnable: UInt8 = 0x02, acpiDisable: UInt8 = 0x03
+    /// PCI Express configuration space; nil: there is none.
+    package var ecamBase: UInt64? = MemoryMap.ecamBase
+    /// Where BARs below 4 GiB may be.
+    package var windows: [ClosedRange<UInt32>] = [UInt32(MemoryMap.pciWindow)...UInt32(MemoryMap.pciWindowEnd - 1)]
 
     package init(apicIDs: [UInt32], hasSerialPort: Bool, highMemoryEnd: UInt64, hasKeyboardController: Bool = false) {
         self.apicIDs = apicIDs
@@ -24,23 +47,33 @@ package enum ACPITables {
     private static let oemID = Array("APUS  ".utf8)
     private static let oemTableID = Array("APUSVMM ".utf8)
 
+    /// All tables but the RSDP; the offsets of RSDT and XSDT.
+    private static func image(_ description: ACPIDescription) -> (image: TableImage, rsdt: Int, xsdt: Int) {
+        var image = TableImage()
+        let facs = image.append(facsTable(), alignment: 64)
+        let dsdt = image.append("DSDT", revision: 2, DSDT.body(description))
+        let fadt = image.append(
+            "FACP", revision: 6, fadtBody(description), targets: [(36, facs, 4), (40, dsdt, 4), (132, facs, 8), (140, dsdt, 8)])
+        var tables = [fadt, image.append("APIC", revision: 5, madtBody(description))]
+        if let base = description.ecamBase { tables.append(image.append("MCFG", revision: 1, mcfgBody(base))) }
+        tables.append(image.append("WAET", revision: 1, AML.little(2, 4)))
+        func root(_ signature: String, _ width: Int) -> Int {
+            image.append(
+                signature, revision: 1, [UInt8](repeating: 0, count: tables.count * width),
+                targets: tables.enumerated().map { (36 + $0.offset * width, $0.element, width) })
+        }
+        return (image, root("RSDT", 4), root("XSDT", 8))
+    }
+
     /// Bytes of the tables as placed at `base`, and the RSDP's address, which is `base` itself.
     package static func build(_ description: ACPIDescription, at base: UInt64) -> [UInt8] {
-        var area = [UInt8](repeating: 0, count: 64)  // the RSDP, 36 bytes, filled last
-        func append(_ bytes: [UInt8], alignment: Int = 16) -> UInt64 {
-            while area.count % alignment != 0 { area.append(0) }
-            area += bytes
-            return base + UInt64(area.count - bytes.count)
-        }
-        let dsdt = append(table("DSDT", revision: 2, DSDT.body(description)))
-        let facs = append(facsTable(), alignment: 64)
-        let fadt = append(fadtTable(description, dsdt: dsdt, facs: facs))
-        let madt = append(table("APIC", revision: 5, madtBody(description)))
-        let mcfg = append(table("MCFG", revision: 1, mcfgBody()))
-        let waet = append(table("WAET", revision: 1, AML.little(2, 4)))
-        let xsdt = append(table("XSDT", revision: 1, [fadt, madt, mcfg, waet].flatMap { AML.little($0, 8) }))
-        area.replaceSubrange(0..<36, with: rsdp(xsdt: xsdt))
-        return area
+        let (image, rsdt, xsdt) = image(description)
+        // The RSDP, 36 bytes, comes first, on a boundary that keeps FACS on its own.
+        let start = base + 64
+        var root = rsdp(rsdt: start + UInt64(rsdt), xsdt: start + UInt64(xsdt))
+        root[8] = checksum(root[..<20])
+        root[32] = checksum(root)
+        return root + [UInt8](repeating: 0, count: 64 - root.count) + image.placed(at: start)
     }
 
     /// Puts the tables into the BIOS area; the RSDP's address is the answer.
@@ -55,21 +88,37 @@ package enum ACPITables {
         return GuestAddress(MemoryMap.biosArea)
     }
 
-    static func checksum(_ bytes: some Sequence<UInt8>) -> UInt8 { 0 &- bytes.reduce(0, &+) }
-
-    /// A table with its header (§5.2.6).
-    static func table(_ signature: String, revision: UInt8, _ body: [UInt8]) -> [UInt8] {
-        var bytes = Array(signature.utf8) + AML.little(UInt64(36 + body.count), 4) + [revision, 0] + oemID + oemTableID
-        bytes += AML.little(1, 4) + Array("APUS".utf8) + AML.little(1, 4) + body
-        bytes[9] = checksum(bytes)
-        return bytes
+    /// The three files by which firmware gets the tables. Names of fw_cfg.
+    package enum File {
+        package static let tables = "etc/acpi/tables", rsdp = "etc/acpi/rsdp", loader = "etc/table-loader"
     }
 
-    private static func rsdp(xsdt: UInt64) -> [UInt8] {
-        var bytes = Array("RSD PTR ".utf8) + [0] + oemID + [2] + AML.little(0, 4) + AML.little(36, 4) + AML.little(xsdt, 8) + [0, 0, 0, 0]
-        bytes[8] = checksum(bytes[..<20])
-        bytes[32] = checksum(bytes)
-        return bytes
+    /// For firmware: the tables, the RSDP and the script that joins them, by file name. Their lengths depend on the machine's
+    /// description alone, not on where firmware placed things.
+    package static func files(_ description: ACPIDescription) -> [String: [UInt8]] {
+        let (image, rsdt, xsdt) = image(description)
+        var loader = TableLoader()
+        loader.allocate(File.rsdp, alignment: 16, zone: .fSegment)
+        loader.allocate(File.tables, alignment: 64, zone: .high)
+        for pointer in image.pointers { loader.addPointer(in: File.tables, at: pointer.offset, byteCount: pointer.byteCount, to: File.tables) }
+        for sum in image.checksums { loader.addChecksum(in: File.tables, at: sum.offset, start: sum.start, byteCount: sum.byteCount) }
+        loader.addPointer(in: File.rsdp, at: 16, byteCount: 4, to: File.tables)
+        loader.addPointer(in: File.rsdp, at: 24, byteCount: 8, to: File.tables)
+        loader.addChecksum(in: File.rsdp, at: 8, start: 0, byteCount: 20)
+        loader.addChecksum(in: File.rsdp, at: 32, start: 0, byteCount: 36)
+        return [File.tables: image.bytes, File.rsdp: rsdp(rsdt: UInt64(rsdt), xsdt: UInt64(xsdt)), File.loader: loader.bytes]
+    }
+
+    static func checksum(_ bytes: some Sequence<UInt8>) -> UInt8 { 0 &- bytes.reduce(0, &+) }
+
+    /// A table's header (§5.2.6), its checksum still 0.
+    static func header(_ signature: String, revision: UInt8, byteCount: Int) -> [UInt8] {
+        Array(signature.utf8) + AML.little(UInt64(byteCount), 4) + [revision, 0] + oemID + oemTableID + AML.little(1, 4) + Array("APUS".utf8) + AML.little(1, 4)
+    }
+
+    /// Its two checksums still 0.
+    private static func rsdp(rsdt: UInt64, xsdt: UInt64) -> [UInt8] {
+        Array("RSD PTR ".utf8) + [0] + oemID + [2] + AML.little(rsdt, 4) + AML.little(36, 4) + AML.little(xsdt, 8) + [0, 0, 0, 0]
     }
 
     private static func facsTable() -> [UInt8] {
@@ -79,7 +128,7 @@ package enum ACPITables {
         return bytes
     }
 
-    private static func fadtTable(_ description: ACPIDescription, dsdt: UInt64, facs: UInt64) -> [UInt8] {
+    private static func fadtBody(_ description: ACPIDescription) -> [UInt8] {
         var body = [UInt8](repeating: 0, count: 276 - 36)
         func put(_ offset: Int, _ value: UInt64, _ byteCount: Int) {
             body.replaceSubrange((offset - 36)..<(offset - 36 + byteCount), with: AML.little(value, byteCount))
@@ -90,21 +139,19 @@ package enum ACPITables {
             put(offset + 3, access, 1)
             put(offset + 4, UInt64(port), 8)
         }
-        let pm = MemoryMap.pmBase
-        put(36, facs, 4)
-        put(40, dsdt, 4)
+        let pm = description.pmBase
         put(46, 9, 2)  // SCI_INT
         put(48, 0xB2, 4)  // SMI_CMD
-        put(52, 0x02, 1)  // ACPI_ENABLE
-        put(53, 0x03, 1)  // ACPI_DISABLE
+        put(52, UInt64(description.acpiEnable), 1)
+        put(53, UInt64(description.acpiDisable), 1)
         put(56, UInt64(pm), 4)
         put(64, UInt64(pm) + 4, 4)
         put(76, UInt64(pm) + 8, 4)
-        put(80, UInt64(MemoryMap.gpe0Base), 4)
+        put(80, UInt64(description.gpe0Base), 4)
         put(88, 4, 1)  // PM1_EVT_LEN
         put(89, 2, 1)  // PM1_CNT_LEN
         put(91, 4, 1)  // PM_TMR_LEN
-        put(92, 16, 1)  // GPE0_BLK_LEN
+        put(92, UInt64(description.gpe0ByteCount), 1)  // GPE0_BLK_LEN
         put(96, 0xFFF, 2)  // P_LVL2_LAT: no C2
         put(98, 0xFFF, 2)
         put(108, 0x32, 1)  // century in CMOS
@@ -114,13 +161,11 @@ package enum ACPITables {
         address(116, port: 0xCF9, bits: 8, access: 1)
         put(128, 0x0E, 1)
         put(131, 5, 1)  // FADT minor
-        put(132, facs, 8)
-        put(140, dsdt, 8)
         address(148, port: pm, bits: 32, access: 2)
         address(172, port: pm + 4, bits: 16, access: 2)
         address(208, port: pm + 8, bits: 32, access: 3)
-        address(220, port: MemoryMap.gpe0Base, bits: 128, access: 1)
-        return table("FACP", revision: 6, body)
+        address(220, port: description.gpe0Base, bits: UInt64(description.gpe0ByteCount) * 8, access: 1)
+        return body
     }
 
     private static func madtBody(_ description: ACPIDescription) -> [UInt8] {
@@ -142,7 +187,7 @@ package enum ACPITables {
         return body
     }
 
-    private static func mcfgBody() -> [UInt8] {
-        AML.little(0, 8) + AML.little(MemoryMap.ecamBase, 8) + AML.little(0, 2) + [0, 0xFF] + AML.little(0, 4)
+    private static func mcfgBody(_ base: UInt64) -> [UInt8] {
+        AML.little(0, 8) + AML.little(base, 8) + AML.little(0, 2) + [0, 0xFF] + AML.little(0, 4)
     }
 }

@@ -70,6 +70,22 @@ package enum AML {
         packaged([0xA0], condition + terms.flatMap { $0 })
     }
     package static func equal(_ left: [UInt8], _ right: [UInt8]) -> [UInt8] { [0x93] + left + right }
+    /// As a value: nothing keeps it.
+    package static func and(_ left: [UInt8], _ right: [UInt8]) -> [UInt8] { [0x7B] + left + right + [0] }
+    package static func store(_ value: [UInt8], to target: [UInt8]) -> [UInt8] { [0x70] + value + target }
+    package static let pciConfiguration: UInt8 = 2
+    package static func operationRegion(_ path: String, space: UInt8, offset: UInt64, byteCount: UInt64) -> [UInt8] {
+        [0x5B, 0x80] + name(path) + [space] + integer(offset) + integer(byteCount)
+    }
+    /// Bytes of a region by name, with byte access, nothing locked, other bits preserved. An empty name skips bits.
+    package static func field(_ region: String, _ units: [(name: String, bits: UInt64)]) -> [UInt8] {
+        let list = units.flatMap { unit in (unit.name.isEmpty ? [0] : name(unit.name)) + fieldLength(unit.bits) }
+        return packaged([0x5B, 0x81], name(region) + [0x01] + list)
+    }
+    /// A PkgLength that does not count itself.
+    private static func fieldLength(_ bits: UInt64) -> [UInt8] {
+        bits < 0x40 ? [UInt8(bits)] : [0x40 | UInt8(bits & 0xF), UInt8(truncatingIfNeeded: bits >> 4)]
+    }
     package static func or(_ left: [UInt8], _ right: [UInt8], into target: [UInt8]) -> [UInt8] { [0x7D] + left + right + target }
     /// Names the 32 bits at byte `index` of a buffer.
     package static func doubleWordField(_ path: String, of buffer: [UInt8], at index: UInt64) -> [UInt8] {
@@ -96,6 +112,10 @@ package enum AML {
         [0x47, 0x01] + little(UInt64(base), 2) + little(UInt64(base), 2) + [1, count]
     }
     package static func irq(_ number: UInt8) -> [UInt8] { [0x22] + little(1 << UInt64(number), 2) }
+    /// Extended interrupts (§6.4.3.6): level, high, shared.
+    package static func interrupts(_ numbers: [UInt64]) -> [UInt8] {
+        [0x89] + little(UInt64(2 + 4 * numbers.count), 2) + [0x09, UInt8(truncatingIfNeeded: numbers.count)] + numbers.flatMap { little($0, 4) }
+    }
     package static func fixedMemory(_ base: UInt32, byteCount: UInt32) -> [UInt8] {
         [0x86, 9, 0, 1] + little(UInt64(base), 4) + little(UInt64(byteCount), 4)
     }

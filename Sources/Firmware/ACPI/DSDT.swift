@@ -2,7 +2,8 @@
 
 enum DSDT {
     static func body(_ description: ACPIDescription) -> [UInt8] {
-        AML.scope("\\_SB_", processors(description.apicIDs.count), pciRoot(description), reserved(), isa(description))
+        AML.scope("\\_SB_", processors(description.apicIDs.count), pciRoot(description), reserved(description), isa(description))
+            + InterruptLinks.body(description.routing)
             + AML.define("\\_S5_", AML.package_([AML.integer(0), AML.integer(0), AML.integer(0), AML.integer(0)]))
     }
 
@@ -16,17 +17,19 @@ enum DSDT {
 
     private static func pciRoot(_ description: ACPIDescription) -> [UInt8] {
         let wide = MemoryMap.widePCIWindow(highMemoryEnd: description.highMemoryEnd)
+        let windows = description.windows.flatMap { AML.memoryWindow($0.lowerBound, $0.upperBound) }
+        let resources = AML.define(
+            "_CRS",
+            AML.resources(
+                AML.busNumbers(0, 0xFF), AML.ioPorts(0xCF8, count: 8), AML.portWindow(0, 0xCF7), AML.portWindow(0xD00, MemoryMap.pciPortWindowEnd),
+                AML.memoryWindow(0xA_0000, 0xB_FFFF), windows, AML.memoryWindow64(wide.lowerBound, wide.upperBound)))
+        let identity =
+            description.ecamBase == nil
+            ? AML.define("_HID", AML.eisaID("PNP0A03"))
+            : AML.define("_HID", AML.eisaID("PNP0A08")) + AML.define("_CID", AML.eisaID("PNP0A03")) + operatingSystemCapabilities()
         return AML.device(
-            "PCI0", AML.define("_HID", AML.eisaID("PNP0A08")), AML.define("_CID", AML.eisaID("PNP0A03")), AML.define("_UID", AML.integer(0)),
-            AML.define("_SEG", AML.integer(0)), AML.define("_BBN", AML.integer(0)),
-            operatingSystemCapabilities(),
-            AML.define(
-                "_CRS",
-                AML.resources(
-                    AML.busNumbers(0, 0xFF), AML.ioPorts(0xCF8, count: 8), AML.portWindow(0, 0xCF7), AML.portWindow(0xD00, MemoryMap.pciPortWindowEnd),
-                    AML.memoryWindow(UInt32(MemoryMap.pciWindow), UInt32(MemoryMap.pciWindowEnd - 1)),
-                    AML.memoryWindow64(wide.lowerBound, wide.upperBound))),
-            AML.define("_PRT", interruptRouting()))
+            "PCI0", identity, AML.define("_UID", AML.integer(0)), AML.define("_SEG", AML.integer(0)), AML.define("_BBN", AML.integer(0)), resources,
+            InterruptLinks.routingTable(description.routing))
     }
 
     /// _OSC (PCI Firmware 3.3 §4.5.1): what is asked of native PCIe is granted, for nothing of it is kept by firmware; any other
@@ -40,28 +43,16 @@ enum DSDT {
             AML.return_(AML.argument(3)))
     }
 
-    /// Pin (INTA…INTD) of each slot to GSI 16…23 by the slot's rotation, without link devices.
-    private static func interruptRouting() -> [UInt8] {
-        var entries: [[UInt8]] = []
-        for slot in UInt64(0)..<32 {
-            for pin in UInt64(0)..<4 {
-                let gsi = 16 + (slot + pin) % 8
-                entries.append(AML.package_([AML.integer(slot << 16 | 0xFFFF), AML.integer(pin), AML.integer(0), AML.integer(gsi)]))
-            }
-        }
-        return AML.package_(entries)
-    }
-
     /// What no driver may claim: configuration space, KVM's pages, the power management ports.
-    private static func reserved() -> [UInt8] {
-        AML.device(
+    private static func reserved(_ description: ACPIDescription) -> [UInt8] {
+        var resources: [UInt8] = []
+        if let base = description.ecamBase { resources += AML.fixedMemory(UInt32(truncatingIfNeeded: base), byteCount: UInt32(MemoryMap.ecamByteCount)) }
+        resources += AML.fixedMemory(UInt32(MemoryMap.kvmReserved), byteCount: UInt32(MemoryMap.kvmReservedByteCount))
+        resources += AML.ioPorts(description.pmBase, count: description.routing == .ich9 ? 0x80 : 0x40)
+        if description.gpe0Base &- description.pmBase >= 0x80 { resources += AML.ioPorts(description.gpe0Base, count: description.gpe0ByteCount) }
+        return AML.device(
             "RSVD", AML.define("_HID", AML.eisaID("PNP0C02")), AML.define("_UID", AML.integer(1)),
-            AML.define(
-                "_CRS",
-                AML.resources(
-                    AML.fixedMemory(UInt32(MemoryMap.ecamBase), byteCount: UInt32(MemoryMap.ecamByteCount)),
-                    AML.fixedMemory(UInt32(MemoryMap.kvmReserved), byteCount: UInt32(MemoryMap.kvmReservedByteCount)),
-                    AML.ioPorts(MemoryMap.pmBase, count: 0x40), AML.ioPorts(0xB2, count: 2))))
+            AML.define("_CRS", AML.resources(resources, AML.ioPorts(0xB2, count: 2))))
     }
 
     private static func isa(_ description: ACPIDescription) -> [UInt8] {
@@ -72,10 +63,18 @@ enum DSDT {
                 "PS2K", AML.define("_HID", AML.eisaID("PNP0303")),
                 AML.define("_CRS", AML.resources(AML.ioPorts(0x60, count: 1), AML.ioPorts(0x64, count: 1), AML.irq(1))))
         }
+        if description.hasMouse {
+            devices += AML.device("PS2M", AML.define("_HID", AML.eisaID("PNP0F13")), AML.define("_CRS", AML.resources(AML.irq(12))))
+        }
         if description.hasSerialPort {
             devices += AML.device(
                 "COM1", AML.define("_HID", AML.eisaID("PNP0501")), AML.define("_UID", AML.integer(1)),
                 AML.define("_CRS", AML.resources(AML.ioPorts(0x3F8, count: 8), AML.irq(4))))
+        }
+        if description.hasFirmwareConfiguration {
+            devices += AML.device(
+                "FWCF", AML.define("_HID", AML.string("QEMU0002")), AML.define("_STA", AML.integer(0x0B)),
+                AML.define("_CRS", AML.resources(AML.ioPorts(0x510, count: 12))))
         }
         return devices
     }

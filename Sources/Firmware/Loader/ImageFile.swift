@@ -17,7 +17,7 @@ package struct ImageFile: Sendable {
     }
 
     /// Bytes `[offset, offset + count)`, fewer where the file ends.
-    func bytes(at offset: UInt64, count: Int) throws(LoaderError) -> [UInt8] {
+    package func bytes(at offset: UInt64, count: Int) throws(LoaderError) -> [UInt8] {
         guard let start = off_t(exactly: offset), count >= 0 else { throw LoaderError("file", "an offset of \(offset)") }
         var buffer = [UInt8](repeating: 0, count: count)
         // SAFETY: pread writes at most `count` bytes into a buffer of that size.

@@ -32,7 +32,9 @@ package enum SMBIOSTables {
         return bytes + (strings.isEmpty ? [0, 0] : [0])
     }
 
-    package static func build(_ system: SystemInformation, memoryByteCount: UInt64, processors: Int) -> [UInt8] {
+    package static func build(
+        _ system: SystemInformation, memoryByteCount: UInt64, processors: Int, lowMemoryEnd: UInt64 = MemoryMap.lowMemoryEnd
+    ) -> [UInt8] {
         func little(_ value: UInt64, _ count: Int) -> [UInt8] { AML.little(value, count) }
         // An empty string may not stand in the list: it would end it.
         func text(_ string: String) -> String { string.isEmpty ? "Not Specified" : string }
@@ -61,7 +63,7 @@ package enum SMBIOSTables {
             little(0x1000, 2) + little(0xFFFE, 2) + little(0xFFFF, 2) + little(0xFFFF, 2) + little(mebibytes < 0x7FFF ? mebibytes : 0x7FFF, 2) + [9, 0, 1, 0, 7]
                 + little(2, 2) + little(0, 2) + [2, 0, 0, 0, 0] + little(mebibytes < 0x7FFF ? 0 : mebibytes, 4) + little(0, 2) + little(0, 6),
             ["DIMM 0", text(system.manufacturer)])
-        for (index, range) in MemoryMap.ranges(memoryByteCount: memoryByteCount).filter({ $0.kind == .ram && $0.base != 0 }).enumerated() {
+        for (index, range) in MemoryMap.ranges(memoryByteCount: memoryByteCount, lowMemoryEnd: lowMemoryEnd).filter({ $0.kind == .ram && $0.base != 0 }).enumerated() {
             let first = range.base == MemoryMap.highMemory ? 0 : range.base, last = range.base + range.byteCount - 1
             let isWide = last >> 10 >= 0xFFFF_FFFF
             bytes += structure(
