@@ -17,6 +17,8 @@ package final class Board: Sendable {
     package let powerManagement: PowerManagement
     let clock: CMOSClock
     let keyboard: KeyboardController
+    /// The 8237 pair of a PC board.
+    private let dma: DMAController?
     let ports: PortBus
     let addresses: MemoryBus
     let bus: PCIBus
@@ -49,7 +51,10 @@ package final class Board: Sendable {
         serial = SerialPort(name: "uart@3f8", line: GSILine(machine, gsi: 4), output: output)
         powerManagement = PowerManagement(clock: host, sci: GSILine(machine, gsi: 9), power: power)
         clock = CMOSClock(clock: host, line: GSILine(machine, gsi: 8), timer: try LoopTimer(on: loop))
-        keyboard = KeyboardController(power: power, line: GSILine(machine, gsi: 1))
+        let isPC = configuration.type != .direct
+        keyboard = KeyboardController(
+            power: power, line: GSILine(machine, gsi: 1), auxiliaryLine: GSILine(machine, gsi: 12), hasKeyboardAndMouse: isPC)
+        dma = isPC ? DMAController(memory: ISAMemory(memory)) : nil
         // Locals, because the function below may not capture an object that is not whole yet.
         let bus = PCIBus(), addresses = MemoryBus()
         (self.bus, self.addresses) = (bus, addresses)
@@ -112,6 +117,11 @@ package final class Board: Sendable {
             let firmwarePorts = FirmwarePorts(items, memory: memory)
             portBus.attach(firmwarePorts, at: FirmwarePorts.base, count: FirmwarePorts.count)
             self.firmwarePorts = firmwarePorts
+            if let log = description.log {
+                let sink = try ConsoleOutput(owning: OwnedDescriptor(owning: CInt(log)), on: loop)
+                portBus.attach(DebugConsole(output: sink), at: 0x402, count: 1)
+            }
+            for window in dma?.ports ?? [] { portBus.attach(window.device, at: window.first, count: window.count) }
             clock.setMemory(Self.batteryMemory(configuration, lowMemoryEnd: lowMemoryEnd))
         } else {
             (firmware, firmwarePorts) = (nil, nil)
@@ -120,6 +130,7 @@ package final class Board: Sendable {
         var savable: [any SavableDevice & Sendable] = [serial, powerManagement, clock, keyboard]
         savable += chipset.savable + [configurationPorts]
         if let firmwarePorts { savable.append(firmwarePorts) }
+        if let dma { savable.append(dma) }
         self.savable = savable + (firmware?.savable ?? []) + functions
     }
 
@@ -129,6 +140,7 @@ package final class Board: Sendable {
         powerManagement.reset()
         clock.reset()
         keyboard.reset()
+        dma?.reset()
         configurationPorts.reset()
         bus.reset()
         firmware?.reset()

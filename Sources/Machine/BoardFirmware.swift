@@ -84,6 +84,7 @@ extension Board {
                     var description = ACPIDescription(
                         apicIDs: (0..<topology.count).map(topology.apicID), hasSerialPort: true, highMemoryEnd: highMemoryEnd, hasKeyboardController: true)
                     description.hasFirmwareConfiguration = true
+                    description.hasMouse = true
                     chipset.describe(&description, lowMemoryEnd: min(memory.byteCount, lowMemoryEnd))
                     return ACPITables.files(description)[name] ?? []
                 })

@@ -1,4 +1,6 @@
 // The board's interrupt lines and clock, on the accelerator's interrupt controllers and the host's clocks.
+import Chipset
+import GuestMemory
 import HostSystem
 import MachineCore
 
@@ -19,4 +21,17 @@ final class GSILine: InterruptLine {
 final class HostClock: MachineClock {
     var nanoseconds: UInt64 { SystemClock.monotonicNanoseconds }
     var wallSeconds: Int64 { SystemClock.wallSeconds }
+}
+
+/// Guest RAM as the DMA controllers reach it.
+final class ISAMemory: DMAMemory {
+    private let memory: GuestMemory
+
+    init(_ memory: GuestMemory) { self.memory = memory }
+
+    func read(_ address: UInt64, byteCount: Int) -> [UInt8]? { try? memory.bytes(at: GuestAddress(address), count: byteCount) }
+
+    func write(_ address: UInt64, _ bytes: ArraySlice<UInt8>) -> Bool {
+        (try? memory.write(Array(bytes), at: GuestAddress(address))) != nil
+    }
 }

@@ -152,6 +152,7 @@ extension GuestConfiguration {
         }
         add("firmware.code", firmware?.code)
         add("firmware.variables", firmware?.variables)
+        add("firmware.log", firmware?.log)
         add("kernel.fd", kernel)
         add("initrd.fd", initrd)
         for (index, disk) in disks.enumerated() { add("disks[\(index)].fd", disk.fd) }
@@ -188,11 +189,12 @@ extension GuestConfiguration {
 extension FirmwareConfiguration {
     fileprivate static func read(_ members: inout JSONMembers) throws(JSONMemberError) -> FirmwareConfiguration {
         FirmwareConfiguration(
-            code: try members.integer("code", in: descriptors), variables: try members.integerIfPresent("variables", in: descriptors))
+            code: try members.integer("code", in: descriptors), variables: try members.integerIfPresent("variables", in: descriptors),
+            log: try members.integerIfPresent("log", in: descriptors))
     }
 
     fileprivate var json: JSONValue {
-        ["code": .integer(Int64(code)), "variables": variables.map { .integer(Int64($0)) } ?? .null]
+        ["code": .integer(Int64(code)), "variables": variables.map { .integer(Int64($0)) } ?? .null, "log": log.map { .integer(Int64($0)) } ?? .null]
     }
 }
 

@@ -92,9 +92,12 @@ package struct FirmwareConfiguration: Sendable, Equatable {
     package var code: Int
     /// OVMF's variables, open for reading and writing; nil where the firmware keeps none.
     package var variables: Int?
+    /// A file for what the firmware says at its debug port; nil: nobody listens, and firmware says less.
+    package var log: Int?
 
-    package init(code: Int, variables: Int? = nil) {
+    package init(code: Int, variables: Int? = nil, log: Int? = nil) {
         self.code = code
+        self.log = log
         self.variables = variables
     }
 }

@@ -26,6 +26,7 @@ struct Options {
           --type TYPE         direct-1.0 (default), pc-1.0 or q35-1.0
           --firmware FILE     SeaBIOS or OVMF's code, for the PC types (default: the distribution's SeaBIOS)
           --variables FILE    OVMF's variables, written to
+          --firmware-log FILE what the firmware says at its debug port
           --kernel FILE       bzImage or PVH ELF; direct-1.0 needs one
           --initrd FILE       initial RAM disk
           --cmdline TEXT      kernel command line (default: console=ttyS0)
@@ -102,11 +103,13 @@ struct Options {
             machine.type = type
         case "--firmware":
             let code = Int(try Self.open(try value(), O_RDONLY, for: option))
-            machine.firmware = FirmwareConfiguration(code: code, variables: machine.firmware?.variables)
+            machine.firmware = FirmwareConfiguration(code: code)
         case "--variables":
-            let variables = Int(try Self.open(try value(), O_RDWR, for: option))
-            guard let code = machine.firmware?.code else { throw Self.fail("--variables: give --firmware first") }
-            machine.firmware = FirmwareConfiguration(code: code, variables: variables)
+            guard machine.firmware != nil else { throw Self.fail("--variables: give --firmware first") }
+            machine.firmware?.variables = Int(try Self.open(try value(), O_RDWR, for: option))
+        case "--firmware-log":
+            guard machine.firmware != nil else { throw Self.fail("--firmware-log: give --firmware first") }
+            machine.firmware?.log = Int(try Self.open(try value(), O_RDWR | O_CREAT | O_TRUNC, for: option))
         case "--kernel": machine.kernel = Int(try Self.open(try value(), O_RDONLY, for: option))
         case "--initrd": machine.initrd = Int(try Self.open(try value(), O_RDONLY, for: option))
         case "--cmdline": machine.commandLine = try value()

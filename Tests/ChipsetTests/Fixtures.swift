@@ -1,4 +1,5 @@
-// What chips are wired to in these tests: a line that counts edges, clocks and timers moved by hand, a supply that remembers.
+// What chips are wired to in these tests: a line that counts edges, clocks and timers moved by hand, a supply that
+// remembers.
 import Chipset
 import MachineCore
 import Synchronization
@@ -63,8 +64,23 @@ func savedBytes(_ device: some SavableDevice) -> [UInt8] {
     return writer.bytes
 }
 
-func restore<Device: SavableDevice>(_ bytes: [UInt8], into device: Device, version: UInt32 = Device.stateVersion) throws -> Int {
+func restore<Device: SavableDevice>(_ bytes: [UInt8], into device: Device, version: UInt32 = Device.stateVersion) throws
+    -> Int
+{
     var reader = StateReader(section: device.stateName, bytes: bytes)
     try device.restoreState(from: &reader, version: version)
     return reader.remaining
+}
+
+/// Random numbers that a failing test can repeat (SplitMix64).
+struct Seeded: RandomNumberGenerator {
+    private var state: UInt64
+    init(_ seed: UInt64) { state = seed }
+    mutating func next() -> UInt64 {
+        state &+= 0x9E37_79B9_7F4A_7C15
+        var mixed = state
+        mixed = (mixed ^ mixed >> 30) &* 0xBF58_476D_1CE4_E5B9
+        mixed = (mixed ^ mixed >> 27) &* 0x94D0_49BB_1331_11EB
+        return mixed ^ mixed >> 31
+    }
 }

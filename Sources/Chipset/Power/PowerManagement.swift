@@ -1,5 +1,6 @@
-// ACPI fixed hardware (ACPI 6.4 §4.8) at 64 ports: PM1 event and control at 0, the PM timer at 8, GPE0 at 0x20. There is no
-// firmware to run in legacy mode, so the machine starts in ACPI mode (SCI_EN); `SMICommandPort` switches it as an OS asks.
+// ACPI fixed hardware (ACPI 6.4 §4.8) at 64 ports: PM1 event and control at 0, the PM timer at 8, GPE0 at 0x20. There
+// is no firmware to run in legacy mode, so the machine starts in ACPI mode (SCI_EN); `SMICommandPort` switches it as an
+// OS asks.
 //
 //     let pm = PowerManagement(clock: hostClock, sci: gsi9, power: driver)
 //     ports.attach(pm, at: MemoryMap.pmBase, count: 0x40)
@@ -44,7 +45,8 @@ package final class PowerManagement: BusDevice, SavableDevice {
         var isAsserted = false
 
         var isInterrupting: Bool {
-            control & Control.sciEnable != 0 && (status & enable & Event.enables != 0 || generalStatus & generalEnable != 0)
+            control & Control.sciEnable != 0
+                && (status & enable & Event.enables != 0 || generalStatus & generalEnable != 0)
         }
     }
     private let registers: Mutex<Registers>
@@ -168,7 +170,8 @@ package final class PowerManagement: BusDevice, SavableDevice {
         let shift = (offset & 1) * 8
         switch offset {
         case Offset.status..<Offset.enable: registers.status &= ~(UInt16(byte) << shift)
-        case Offset.enable..<Offset.control: registers.enable = replaced(registers.enable, shift, writable: Event.enables)
+        case Offset.enable..<Offset.control:
+            registers.enable = replaced(registers.enable, shift, writable: Event.enables)
         case Offset.control..<(Offset.control + 2):
             // SCI_EN is the platform's to change; GBL_RLS is write-only.
             let writable = Control.busMasterReload | Control.sleepType | Control.sleepEnable
@@ -204,39 +207,5 @@ package final class PowerManagement: BusDevice, SavableDevice {
             $0.generalStatus = generalStatus
             $0.generalEnable = generalEnable
         }
-    }
-}
-
-/// SMI_CMD at 0xB2 and the byte beside it: an OS writes the FADT's ACPI_ENABLE or ACPI_DISABLE.
-package final class SMICommandPort: BusDevice {
-    package static let acpiEnable: UInt8 = 0x02, acpiDisable: UInt8 = 0x03
-    private let enable: UInt8, disable: UInt8
-    private let powerManagement: PowerManagement
-    private let bytes = Mutex<(command: UInt8, status: UInt8)>((0, 0))
-
-    /// - Parameters enable, disable: the commands that the board's FADT names.
-    package init(_ powerManagement: PowerManagement, enable: UInt8 = acpiEnable, disable: UInt8 = acpiDisable) {
-        self.powerManagement = powerManagement
-        self.enable = enable
-        self.disable = disable
-    }
-
-    package func read(offset: UInt64, width: AccessWidth) -> UInt64 {
-        let (command, status) = bytes.withLock { $0 }
-        return switch offset {
-        case 0: UInt64(command) | UInt64(status) << 8
-        case 1: UInt64(status)
-        default: width.allOnes
-        }
-    }
-
-    package func write(offset: UInt64, width: AccessWidth, value: UInt64) {
-        let byte = UInt8(truncatingIfNeeded: value)
-        bytes.withLock {
-            if offset == 0 { $0.command = byte } else { $0.status = byte }
-        }
-        guard offset == 0 else { return }
-        if byte == enable { powerManagement.setACPIMode(true) }
-        if byte == disable { powerManagement.setACPIMode(false) }
     }
 }

@@ -62,7 +62,8 @@ package enum ACPITables {
                 signature, revision: 1, [UInt8](repeating: 0, count: tables.count * width),
                 targets: tables.enumerated().map { (36 + $0.offset * width, $0.element, width) })
         }
-        return (image, root("RSDT", 4), root("XSDT", 8))
+        let rsdt = root("RSDT", 4), xsdt = root("XSDT", 8)
+        return (image, rsdt, xsdt)
     }
 
     /// Bytes of the tables as placed at `base`, and the RSDP's address, which is `base` itself.
