@@ -217,6 +217,10 @@ struct I82077Tests {
         bench.image?.breakDown()
         bench.setUpDMA(0x8000, byteCount: 512)
         #expect(bench.command(0xE6, 0, 0, 0, 1, 2, 18, 0x1B, 0xFF)[..<2] == [0x40, 0x20])
+        #expect(bench.command(0x03, 0xAF, 0x03) == [])
+        #expect(bench.command(0xE6, 0, 0, 0, 1, 2, 18, 0x1B, 0xFF)[..<2] == [0x40, 0x10], "programmed transfers")
+        #expect(
+            bench.command(0x03, 0xAF, 0x02) == [] && bench.command(0x4D, 0, 2, 0, 0x6C, 0xF6)[..<2] == [0x40, 0x01])
         bench.send([0x07, 0x01])
         #expect(bench.command(0x08) == [0x71, 0], "drive B is not there")
         #expect(bench.command(0x08) == [0x80], "nothing more to sense")

@@ -12,10 +12,12 @@ private final class Bench {
         isInterrupting = level
     }
     func out(_ port: UInt16, _ values: UInt8...) {
-        for value in values { follow(pair.write(I8259Pair.Port(rawValue: port)!, value)) }
+        guard let port = I8259Pair.Port(rawValue: port) else { return }
+        for value in values { follow(pair.write(port, value)) }
     }
     func read(_ port: UInt16) -> UInt8 {
-        let (value, level) = pair.read(I8259Pair.Port(rawValue: port)!)
+        guard let port = I8259Pair.Port(rawValue: port) else { return 0xFF }
+        let (value, level) = pair.read(port)
         follow(level)
         return value
     }

@@ -320,6 +320,17 @@ struct PS2Tests {
         }
     }
 
+    @Test func resetEmptiesTheQueuesAndKeepsTheDevices() {
+        let bench = Bench()
+        bench.start()
+        bench.device.press(.enter)
+        bench.device.reset()
+        #expect(bench.status == 0x10 && !bench.wire.level && bench.drain().isEmpty)
+        bench.start()
+        bench.device.press(.tab)
+        #expect(bench.drain() == [0x0F])
+    }
+
     @Test func unpluggedInputIsLost() {
         let device = KeyboardController(power: Supply())
         #expect(!device.press(.enter) && device.indicators == nil)

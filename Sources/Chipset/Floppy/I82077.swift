@@ -6,7 +6,7 @@
 //     idle --bytes--> command --last byte--> execution --finish--> result --last byte read--> idle
 //                         \---------------- seek, sense, specify … -----/
 
-package struct I82077: Sendable, Equatable {
+package struct I82077: Sendable {
     package static let sectorByteCount = 512
     package static let driveCount = 2
 
@@ -36,7 +36,6 @@ package struct I82077: Sendable, Equatable {
     package struct Geometry: Sendable, Equatable {
         package let cylinders: Int, heads: Int, sectors: Int
         package let rate: UInt8
-        package var sectorCount: Int { cylinders * heads * sectors }
 
         /// Nil where no disk has so many sectors of 512 bytes.
         package init?(sectorCount: Int) {
@@ -58,7 +57,7 @@ package struct I82077: Sendable, Equatable {
             self.isReadOnly = isReadOnly
         }
     }
-    struct Drive: Sendable, Equatable {
+    struct Drive: Sendable {
         var isPresent = false
         var disk: Disk?
         var cylinder: UInt8 = 0
@@ -116,7 +115,7 @@ package struct I82077: Sendable, Equatable {
     static let defaultConfiguration: UInt8 = 0x20
     static let impliedSeek: UInt8 = 0x40
 
-    struct Transfer: Sendable, Equatable {
+    struct Transfer: Sendable {
         var drive = 0
         var cylinder: UInt8 = 0, head: UInt8 = 0, sector: UInt8 = 0, sizeCode: UInt8 = 0, last: UInt8 = 0
         var isMultiTrack = false
@@ -131,17 +130,6 @@ package struct I82077: Sendable, Equatable {
         for index in 0..<Self.driveCount { drives[index].isPresent = index < drivesPresent }
     }
 
-    package static func == (left: I82077, right: I82077) -> Bool {
-        left.digitalOutput == right.digitalOutput && left.tapeDrive == right.tapeDrive && left.rate == right.rate
-            && left.phase == right.phase && left.bytes == right.bytes && left.command == right.command
-            && left.expected == right.expected && left.hasInterrupt == right.hasInterrupt && left.polled == right.polled
-            && left.seekStatus == right.seekStatus && left.specify == right.specify && left.isLocked == right.isLocked
-            && left.configuration == right.configuration && left.precompensation == right.precompensation
-            && left.perpendicular == right.perpendicular && left.transfer == right.transfer
-            && left.serial == right.serial
-            && left.drives[0] == right.drives[0] && left.drives[1] == right.drives[1]
-    }
-
     /// IRQ 6.
     package var isInterrupting: Bool { hasInterrupt && digitalOutput & DigitalOutput.interruptAndDMA != 0 }
     package var isExecuting: Bool { phase == .execution }
@@ -154,6 +142,7 @@ package struct I82077: Sendable, Equatable {
         guard (0..<Self.driveCount).contains(drive) else { return }
         drives[drive].disk = disk
         drives[drive].isChanged = true
+        drives[drive].passing = 1
     }
 
     mutating func move(_ drive: Int, to cylinder: UInt8) {
