@@ -31,6 +31,7 @@ private final class Bench {
     func out(_ port: UInt16, _ values: UInt64...) {
         for value in values { bus.write(port, width: .byte, value: value) }
     }
+    func read(_ port: UInt16, width: AccessWidth = .byte) -> UInt64 { bus.read(port, width: width) }
     func get(_ offset: UInt64, _ processor: Int = 0) -> UInt64 {
         fabric.readLocal(offset, width: .doubleWord, processor: processor)
     }
@@ -364,6 +365,18 @@ struct LocalAPICTests {
         #expect(!bench.fabric.hasInterrupt(processor: 0))
         bench.set(0x350, 0x00700)
         #expect(bench.fabric.acknowledge(processor: 0) == 0x09)
+        bench.out(0x4D1, 0x0C)
+        #expect(bench.read(0x4D0, width: .word) == 0x0C00 && bench.read(0x21) == 0)
+        #expect(bench.read(0x20, width: .doubleWord) >> 16 == 0xFFFF, "two ports each")
+    }
+
+    @Test func platformsNMIReachesTheProcessorsThatWantIt() {
+        let bench = Bench(3)
+        bench.enable(0, 1)
+        bench.set(0x360, 0x400, 0)
+        bench.set(0x360, 0x055, 1)
+        bench.fabric.pulseNMI()
+        #expect(bench.processors.take().events == ["0 nmi"] && bench.fabric.acknowledge(processor: 1) == 0x55)
     }
 
     @Test func stateSurvivesARoundTripAndATruncatedOneIsRefused() throws {

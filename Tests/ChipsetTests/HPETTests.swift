@@ -156,6 +156,19 @@ struct HPETTests {
             bench.timer.fire(bench.clock) && bench.lines.pins[8].edges == 1, "legacy replacement is of timers 0 and 1")
     }
 
+    @Test func replacedTimersLineIsOffItsInput() {
+        let wire = Wire(), line = SwitchedLine(wire)
+        line.assert()
+        line.setConnected(false)
+        #expect(!wire.level)
+        line.pulse()
+        line.assert()
+        #expect(wire.edges == 1)
+        line.setConnected(true)
+        line.setConnected(true)
+        #expect(wire.level && wire.edges == 2)
+    }
+
     @Test func missedPeriodsAreOneInterruptAndThePhaseStays() {
         let bench = Bench()
         bench.set(configuration, 1)

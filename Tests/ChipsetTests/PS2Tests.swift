@@ -177,6 +177,19 @@ struct PS2Tests {
         }
     }
 
+    /// Linux, synaptics_detect and genius_detect: numbers sent in resolutions, and an answer to the status that ours is
+    /// not.
+    @Test func driverFindsNoTouchPadBehindTheMouse() {
+        let bench = Bench()
+        bench.setCommandByte(0x47)
+        for _ in 0..<4 { #expect(bench.mouse(0xE8, 0x00) == [0xFA, 0xFA]) }
+        #expect(bench.mouse(0xE9) == [0xFA, 0x00, 0x00, 100], "a Synaptics would answer 0x47 in the middle")
+        #expect(bench.mouse(0xE8, 0x03, 0xE6, 0xE6, 0xE6) == [0xFA, 0xFA, 0xFA, 0xFA, 0xFA])
+        #expect(bench.mouse(0xE9) == [0xFA, 0x00, 0x03, 100], "a Genius would answer 0x00 0x33 0x55")
+        for rate: UInt8 in [10, 0, 10, 20, 60, 40, 20] { _ = bench.mouse(0xF3, rate) }
+        #expect(bench.mouse(0xF2) == [0xFA, 0x00], "no ThinkingMouse")
+    }
+
     @Test func printScreenAndPauseDependOnTheModifiersHeld() {
         let bench = Bench()
         bench.start()
@@ -318,6 +331,17 @@ struct PS2Tests {
             bench.device.move(dx: count, dy: 0, buttons: [])
             #expect(bench.drain() == [0x108, 0x100 + sent, 0x100])
         }
+    }
+
+    @Test func resetEmptiesTheQueuesAndKeepsTheDevices() {
+        let bench = Bench()
+        bench.start()
+        bench.device.press(.enter)
+        bench.device.reset()
+        #expect(bench.status == 0x10 && !bench.wire.level && bench.drain().isEmpty)
+        bench.start()
+        bench.device.press(.tab)
+        #expect(bench.drain() == [0x0F])
     }
 
     @Test func unpluggedInputIsLost() {

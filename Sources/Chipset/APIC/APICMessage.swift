@@ -48,7 +48,6 @@ package struct VectorSet: Sendable, Equatable {
 
     package init() {}
 
-    package var isEmpty: Bool { low | high == 0 }
     /// The highest vector, which has the highest priority.
     package var highest: UInt8? {
         if high != 0 { return UInt8(255 - high.leadingZeroBitCount) }

@@ -1,5 +1,5 @@
 // All interrupt controllers of a machine whose accelerator has none: a local APIC for each processor, the I/O APIC, the
-// 8259A pair, and the way of messages between them. One lock; processors and the timer are told after it is released.
+// 8259A pair, and the way of messages between them. One lock; processors are told after it is released.
 //
 //     device line --+--> 8259A pair --INTR--> LINT0 of the boot processor's APIC --+
 //                   +--> I/O APIC --message--+                                     +--> processor: `acknowledge`
@@ -11,7 +11,8 @@
 package import MachineCore
 import Synchronization
 
-/// The processors, as the controllers see them. Any thread, no lock held.
+/// The processors, as the controllers see them. Any thread; no lock of the fabric is held, but a device's may be, for a
+/// line is a leaf: an implementation notes and wakes, and asks the fabric on the processor's own thread.
 package protocol InterruptTarget: AnyObject, Sendable {
     /// Processor `index` has something to take: it leaves a halt, or the guest, and looks.
     func wake(processor index: Int)
@@ -115,6 +116,16 @@ package final class InterruptFabric: SavableDevice, Sendable {
     package func send(_ message: InterruptMessage) {
         guard let message = APICMessage(message) else { return }
         withState { state, _ in Self.route(message, from: nil, in: &state) }
+    }
+
+    /// The platform's NMI, at LINT1 of every processor: where its table says so, the processor takes it.
+    package func pulseNMI() {
+        withState { state, _ in
+            for index in state.locals.indices {
+                if let event = state.locals[index].pulseLINT1() { state.events.append((event, index)) }
+                state.wakes.insert(UInt8(truncatingIfNeeded: index))
+            }
+        }
     }
 
     fileprivate func set(_ number: UInt8, isHigh: Bool) {
@@ -295,10 +306,15 @@ package final class InterruptFabric: SavableDevice, Sendable {
             self.first = first
         }
         func read(offset: UInt64, width: AccessWidth) -> UInt64 {
-            guard let port = I8259Pair.Port(rawValue: first &+ UInt16(truncatingIfNeeded: offset)) else {
-                return width.allOnes
+            var value: UInt64 = 0
+            for index in 0..<UInt64(width.byteCount) {
+                let port = I8259Pair.Port(rawValue: first &+ UInt16(truncatingIfNeeded: offset &+ index))
+                value |= (port.map(read) ?? 0xFF) << (index * 8)
             }
-            return fabric.withState { state, _ in
+            return value
+        }
+        private func read(_ port: I8259Pair.Port) -> UInt64 {
+            fabric.withState { state, _ in
                 let (value, level) = state.pic.read(port)
                 InterruptFabric.setINTR(level, in: &state)
                 return UInt64(value)

@@ -2,8 +2,8 @@
 // behind a byte flip-flop. A device asks `I8237Pair` for the memory its bytes go to or come from; nothing runs by
 // itself.
 
-package struct I8237: Sendable, Equatable {
-    struct Channel: Sendable, Equatable {
+package struct I8237: Sendable {
+    struct Channel: Sendable {
         var baseAddress: UInt16 = 0, baseCount: UInt16 = 0
         var address: UInt16 = 0, count: UInt16 = 0
         /// Mode register without the channel's number.
@@ -30,12 +30,6 @@ package struct I8237: Sendable, Equatable {
     var isHighByte = false
 
     package init() {}
-
-    package static func == (left: I8237, right: I8237) -> Bool {
-        left.command == right.command && left.masks == right.masks && left.requests == right.requests
-            && left.terminalCounts == right.terminalCounts && left.isHighByte == right.isHighByte
-            && (0..<4).allSatisfy { left.channels[$0] == right.channels[$0] }
-    }
 
     package mutating func read(_ register: UInt8) -> UInt8 {
         switch register {

@@ -2,7 +2,7 @@
 // KiB; channel 4 joins the two.
 package import MachineCore
 
-package struct I8237Pair: Sendable, Equatable {
+package struct I8237Pair: Sendable {
     /// A run of guest memory.
     package struct Segment: Sendable, Equatable {
         package var address: UInt64

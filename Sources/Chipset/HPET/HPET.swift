@@ -7,7 +7,7 @@
 
 package import MachineCore
 
-package struct HPET: Sendable, Equatable {
+package struct HPET: Sendable {
     package static let byteCount: UInt64 = 0x400
     package static let timerCount = 3
     package static let nanosecondsPerTick: UInt64 = 10
@@ -32,7 +32,7 @@ package struct HPET: Sendable, Equatable {
         static let valueSet: UInt64 = 1 << 6, force32Bit: UInt64 = 1 << 8, route: UInt64 = 0x1F << 9
         static let writable = level | interruptEnable | periodic | valueSet | force32Bit | route
     }
-    struct Timer: Sendable, Equatable {
+    struct Timer: Sendable {
         var configuration: UInt64 = 0
         var comparator: UInt64 = .max
         var period: UInt64 = 0
@@ -70,12 +70,6 @@ package struct HPET: Sendable, Equatable {
 
     /// `routes` as in the ICH9: inputs 2, 8 and 16 to 23.
     package init(routes: UInt32 = 0x00FF_0104) { self.routes = routes }
-
-    package static func == (left: HPET, right: HPET) -> Bool {
-        left.routes == right.routes && left.configuration == right.configuration && left.status == right.status
-            && left.counterBase == right.counterBase && left.seen == right.seen && left.edges == right.edges
-            && (0..<timerCount).allSatisfy { left.timers[$0] == right.timers[$0] }
-    }
 
     package var isRunning: Bool { configuration & Configuration.enable != 0 }
     /// The PIT's and the RTC's interrupts are to be disconnected.

@@ -41,8 +41,6 @@ package struct PS2Keyboard: Sendable, Equatable {
 
     // MARK: The controller's side
 
-    package var hasOutput: Bool { !replies.isEmpty || !events.isEmpty }
-
     /// The next byte on the wire: answers first.
     package mutating func next() -> UInt8? {
         guard let byte = replies.popFirst() ?? events.popFirst() else { return nil }

@@ -49,8 +49,6 @@ package struct PS2Mouse: Sendable, Equatable {
 
     // MARK: The controller's side
 
-    package var hasOutput: Bool { !replies.isEmpty || !reports.isEmpty }
-
     /// The next byte on the wire: answers first.
     package mutating func next() -> UInt8? {
         guard let byte = replies.popFirst() ?? reports.popFirst() else { return nil }

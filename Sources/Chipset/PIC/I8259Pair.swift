@@ -1,5 +1,6 @@
 // The two 8259A of a PC: interrupts 8 to 15 reach the processor through input 2 of the first, whose request follows the
-// second's INT as a level, so that no interrupt is lost between the two. A pure value: what changes INTR says so.
+// second's INT as a level, so that no interrupt is lost between the two. A pure value: what changes INTR says so. Its
+// ports and lines are `InterruptFabric`'s.
 package import MachineCore
 
 package struct I8259Pair: Sendable, Equatable {

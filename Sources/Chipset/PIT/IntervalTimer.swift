@@ -34,7 +34,8 @@ package final class IntervalTimer: BusDevice, SavableDevice {
     /// The device for port 0x61.
     package var portB: any BusDevice { PortB(self) }
 
-    /// Channel 0 does not interrupt while the HPET does in its place.
+    /// Channel 0 does not interrupt while the HPET does in its place. Takes the timer's lock and drives leaves only, so
+    /// that the HPET may call it under its own.
     package func setReplaced(_ isReplaced: Bool) {
         withChip { _, _ in }
         wiring.withLock { $0.isReplaced = isReplaced }
