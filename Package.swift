@@ -58,6 +58,7 @@ let monitorTargets: [Target] = [
     module("PCI", ["MachineCore", "HostSystem", "GuestMemory"]),
     module("DiskImage", ["CLinux", "HostSystem"]),
     module("NetworkBackend", ["CLinux", "HostSystem"]),
+    module("Storage", ["PCI", "MachineCore", "GuestMemory", "HostSystem", "DiskImage"]),
     module("VirtIO", ["PCI", "MachineCore", "GuestMemory", "HostSystem", "DiskImage", "NetworkBackend"]),
     module("Chipset", ["PCI", "MachineCore", "HostSystem", "GuestMemory"]),
     module("Firmware", ["GuestMemory", "HostSystem", "MachineCore"]),
@@ -79,6 +80,7 @@ let monitorTargets: [Target] = [
     tests(
         "VirtIOTests",
         ["VirtIO", "PCI", "MachineCore", "GuestMemory", "HostSystem", "DiskImage", "NetworkBackend"]),
+    tests("StorageTests", ["Storage", "PCI", "MachineCore", "GuestMemory", "HostSystem", "DiskImage"]),
     tests("ChipsetTests", ["Chipset", "MachineCore", "HostSystem"]),
     tests("FirmwareTests", ["Firmware", "GuestMemory", "HostSystem"]),
     tests(
