@@ -28,7 +28,8 @@ private final class AHCIBench {
         disc = try TestDisk(byteCount: 300 * 2048)
         endpoint = try AHCIController.makeEndpoint(name: "ahci", line: line, message: messages)
         ahci = try AHCIController(
-            endpoint, memory: memory, drives: [0: .disk(disk.image, testIdentity), 1: .optical(disc.image, testIdentity)], loop: thread.loop)
+            endpoint, memory: memory,
+            drives: [0: .disk(disk.image, testIdentity), 1: .optical(disc.image, testIdentity)], loop: thread.loop)
         if starts {
             endpoint.writeConfiguration(offset: 4, width: .word, value: 6)
             for port in 0..<2 { start(port) }
@@ -61,12 +62,15 @@ private final class AHCIBench {
 
     /// Lays a command down in a slot.
     func lay(
-        _ port: Int, slot: Int = 0, command: UInt8, features: UInt16 = 0, lba: UInt64 = 0, count: UInt16 = 0, device: UInt8 = 0x40,
-        regions: [(UInt64, Int)] = [], isWrite: Bool = false, packet: [UInt8]? = nil, isCommand: Bool = true, control: UInt8 = 0, flags: UInt32 = 0
+        _ port: Int, slot: Int = 0, command: UInt8, features: UInt16 = 0, lba: UInt64 = 0, count: UInt16 = 0,
+        device: UInt8 = 0x40,
+        regions: [(UInt64, Int)] = [], isWrite: Bool = false, packet: [UInt8]? = nil, isCommand: Bool = true,
+        control: UInt8 = 0, flags: UInt32 = 0
     ) {
         let table = Self.table + UInt64(port) * 0x4_0000 + UInt64(slot) * 0x1000
         let header = list(port) + UInt64(slot) * 32
-        memory.put(5 | (packet != nil ? 1 << 5 : 0) | (isWrite ? 1 << 6 : 0) | UInt32(regions.count) << 16 | flags, header)
+        memory.put(
+            5 | (packet != nil ? 1 << 5 : 0) | (isWrite ? 1 << 6 : 0) | UInt32(regions.count) << 16 | flags, header)
         memory.put(UInt32(0), header + 4)
         memory.put(UInt32(table), header + 8)
         memory.put(UInt32(0), header + 12)
@@ -74,7 +78,8 @@ private final class AHCIBench {
         let byte = { (index: UInt64) in UInt8(lba >> (8 * index) & 0xFF) }
         memory.set(
             [
-                0x27, isCommand ? 0x80 : 0, command, low(features), byte(0), byte(1), byte(2), device, byte(3), byte(4), byte(5), UInt8(features >> 8),
+                0x27, isCommand ? 0x80 : 0, command, low(features), byte(0), byte(1), byte(2), device, byte(3), byte(4),
+                byte(5), UInt8(features >> 8),
                 low(count), UInt8(count >> 8), 0, control, 0, 0, 0, 0,
             ], table)
         if let packet { memory.set(packet + [UInt8](repeating: 0, count: 16 - packet.count), table + 0x40) }
@@ -163,7 +168,8 @@ private final class AHCIBench {
         let data = bench.memory.get(AHCIBench.data, 512)
         #expect(identifyText(data, word: 27, count: 20).hasPrefix("APUS TESTDISK "))
         #expect(identifyText(data, word: 10, count: 10).hasPrefix("serial-0001 "))
-        #expect(word(data, 100) == 4096 && word(data, 60) == 4096 && word(data, 76) & 0x100 != 0 && word(data, 75) == 31)
+        #expect(
+            word(data, 100) == 4096 && word(data, 60) == 4096 && word(data, 76) & 0x100 != 0 && word(data, 75) == 31)
         #expect(data.reduce(0, &+) == 0)
         // SET FEATURES with a region of no bytes: 4 MiB at address 0, which must not matter.
         bench.lay(0, command: 0xEF, features: 3, count: 0x45, regions: [(0, 0)])
@@ -176,7 +182,9 @@ private final class AHCIBench {
         bench.memory.set(Array(bytes[..<1000]), 0x20_0002)
         bench.memory.set(Array(bytes[1000..<5000]), 0x21_0000)
         bench.memory.set(Array(bytes[5000...]), 0x22_0000)
-        bench.lay(0, command: 0x35, lba: 100, count: 16, regions: [(0x20_0002, 1000), (0x21_0000, 4000), (0x22_0000, 4192)], isWrite: true)
+        bench.lay(
+            0, command: 0x35, lba: 100, count: 16, regions: [(0x20_0002, 1000), (0x21_0000, 4000), (0x22_0000, 4192)],
+            isWrite: true)
         #expect(try #require(bench.run(0)).status == 0x50)
         #expect(bench.disk.bytes(at: 100 * 512, count: 8192) == bytes)
         #expect(bench.byteCount(0) == 8192)
@@ -227,7 +235,8 @@ private final class AHCIBench {
 
     @Test func aFailedQueuedCommandIsInLog10() throws {
         let bench = try AHCIBench()
-        bench.lay(0, slot: 5, command: 0x60, features: 8, lba: 1 << 40, count: 5 << 3, regions: [(AHCIBench.data, 4096)])
+        bench.lay(
+            0, slot: 5, command: 0x60, features: 8, lba: 1 << 40, count: 5 << 3, regions: [(AHCIBench.data, 4096)])
         bench[0, .sataActive] = 1 << 5
         bench[0, .commandIssue] = 1 << 5
         #expect(eventually { bench[0, .interruptStatus] & 0x4000_0000 != 0 })
@@ -337,11 +346,16 @@ private final class AHCIBench {
         bench.lay(1, command: 0xA0, features: 1, regions: [(AHCIBench.data, 8)], packet: [0x25])
         #expect(try #require(bench.run(1)).status == 0x50)
         #expect(bench.memory.get(AHCIBench.data, 8) == [0, 0, 1, 0x2B, 0, 0, 8, 0])
-        bench.lay(1, command: 0xA0, features: 1, regions: [(AHCIBench.data, 6144), (0x20_0000, 2048)], packet: [0x28, 0, 0, 0, 0, 16, 0, 0, 4])
+        bench.lay(
+            1, command: 0xA0, features: 1, regions: [(AHCIBench.data, 6144), (0x20_0000, 2048)],
+            packet: [0x28, 0, 0, 0, 0, 16, 0, 0, 4])
         #expect(try #require(bench.run(1)).status == 0x50)
-        #expect(bench.memory.get(AHCIBench.data, 6144) + bench.memory.get(0x20_0000, 2048) == Array(pattern(300 * 2048)[(16 * 2048)..<(20 * 2048)]))
+        #expect(
+            bench.memory.get(AHCIBench.data, 6144) + bench.memory.get(0x20_0000, 2048)
+                == Array(pattern(300 * 2048)[(16 * 2048)..<(20 * 2048)]))
         #expect(bench.byteCount(1) == 8192)
-        bench.lay(1, command: 0xA0, features: 1, regions: [(AHCIBench.data, 2048)], packet: [0x28, 0, 0, 0, 1, 0x2C, 0, 0, 1])
+        bench.lay(
+            1, command: 0xA0, features: 1, regions: [(AHCIBench.data, 2048)], packet: [0x28, 0, 0, 0, 1, 0x2C, 0, 0, 1])
         let failed = try #require(bench.run(1))
         #expect(failed.status & 1 == 1 && failed.error >> 4 == 5)
         #expect(bench.recover(1))
@@ -382,12 +396,99 @@ private final class AHCIBench {
     @Test func machineResetLeavesNothingInFlight() throws {
         let bench = try AHCIBench()
         for slot in 0..<32 {
-            bench.lay(0, slot: slot, command: 0x60, features: 256, lba: UInt64(slot), count: UInt16(slot) << 3, regions: [(AHCIBench.data, 256 * 512)])
+            bench.lay(
+                0, slot: slot, command: 0x60, features: 256, lba: UInt64(slot), count: UInt16(slot) << 3,
+                regions: [(AHCIBench.data, 256 * 512)])
         }
         bench[0, .sataActive] = .max
         bench[0, .commandIssue] = .max
         bench.endpoint.reset()
         #expect(bench[0, .command] & 0xC011 == 0 && bench[0, .signature] == 0xFFFF_FFFF && !bench.line.isHigh)
+    }
+
+    /// libata's probe: global reset, ports made quiet, hardreset by SCTL, the class by PxSIG, then NCQ with interrupts.
+    @Test func libataProbesAndQueues() throws {
+        let bench = try AHCIBench(starts: false)
+        bench.endpoint.writeConfiguration(offset: 4, width: .word, value: 6)
+        bench[4] = bench[4] | 1
+        #expect(eventually { bench[4] & 1 == 0 })
+        for port in 0..<6 {
+            #expect(bench[port, .command] & 0xC000 == 0)
+            bench[port, .sataError] = bench[port, .sataError]
+            bench[port, .interruptStatus] = bench[port, .interruptStatus]
+            bench[8] = 1 << UInt32(port)
+        }
+        bench[4] = bench[4] | 2
+        bench[0, .commandListBase] = UInt32(bench.list(0))
+        bench[0, .fisBase] = UInt32(bench.fis(0))
+        bench[0, .command] |= 1 << 4
+        bench[0, .command] |= 1
+        bench[0, .interruptEnable] = 0x7DC0_007F
+        // ahci_hardreset: the engine stops, DET is 1 for a while, the link comes up, the engine starts.
+        bench[0, .command] &= ~1
+        #expect(bench[0, .command] & 1 << 15 == 0)
+        bench[0, .sataControl] = 0x301
+        bench[0, .sataControl] = 0x300
+        #expect(bench[0, .sataStatus] & 0xF == 3)
+        bench[0, .sataError] = bench[0, .sataError]
+        #expect(bench[0, .taskFileData] & 0x80 == 0 && bench[0, .signature] == 0x101)
+        bench[0, .command] |= 1
+        bench[0, .interruptStatus] = .max
+        bench[8] = .max
+        bench.lay(0, slot: 3, command: 0x60, features: 8, lba: 0, count: 3 << 3, regions: [(AHCIBench.data, 4096)])
+        bench[0, .sataActive] = 1 << 3
+        bench[0, .commandIssue] = 1 << 3
+        #expect(eventually { bench.line.isHigh })
+        // ahci_single_level_irq_intr: IS, then the port's, then what SACT says has ended.
+        #expect(bench[8] == 1)
+        let bits = bench[0, .interruptStatus]
+        bench[0, .interruptStatus] = bits
+        #expect(bits == 8 && bench[0, .sataActive] == 0)
+        bench[8] = 1
+        #expect(!bench.line.isHigh)
+    }
+
+    /// EDK2's AhciPioTransfer and AhciDmaTransfer: FIS area cleared, FRE and ST on for one command, the FIS seen in memory.
+    @Test func firmwareWaitsForFISesInMemory() throws {
+        let bench = try AHCIBench(starts: false)
+        bench.endpoint.writeConfiguration(offset: 4, width: .word, value: 6)
+        for port in 0..<2 {
+            bench[port, .fisBase] = UInt32(bench.fis(port))
+            bench[port, .commandListBase] = UInt32(bench.list(port))
+            bench[port, .sataControl] |= 0x300
+            bench[port, .command] |= 1 << 4
+            #expect(bench[port, .command] & 1 << 14 != 0)
+            #expect(bench[port, .taskFileData] & 0x89 == 0)
+            #expect(bench[port, .signature] & 0xFFFF == 0x101)
+        }
+        func run(_ port: Int, waitingFor type: UInt8, at offset: UInt64) {
+            bench.memory.set([UInt8](repeating: 0, count: 256), bench.fis(port))
+            bench[port, .command] |= 1 << 4
+            bench[port, .command] |= 1
+            bench[port, .commandIssue] = 1
+            #expect(eventually { bench.memory.get(bench.fis(port) + offset, 1) == [type] })
+        }
+        func stop(_ port: Int) {
+            bench[port, .command] &= ~1
+            #expect(eventually { bench[port, .command] & 1 << 15 == 0 })
+            bench[port, .command] &= ~(1 << 4)
+            #expect(bench[port, .command] & 1 << 14 == 0)
+        }
+        bench.lay(0, command: 0xEC, device: 0xE0, regions: [(AHCIBench.data, 512)])
+        run(0, waitingFor: 0x5F, at: 0x20)
+        #expect(bench[0, .taskFileData] & 1 == 0 && bench.byteCount(0) == 512)
+        stop(0)
+        bench.lay(0, command: 0x25, lba: 1, count: 1, device: 0xE0, regions: [(AHCIBench.data, 512)])
+        run(0, waitingFor: 0x34, at: 0x40)
+        #expect(bench[0, .taskFileData] & 1 == 0)
+        stop(0)
+        bench.lay(1, command: 0xA1, device: 0xE0, regions: [(AHCIBench.data, 512)])
+        run(1, waitingFor: 0x5F, at: 0x20)
+        stop(1)
+        bench.lay(1, command: 0xA0, regions: [(AHCIBench.data, 36)], packet: [0x12, 0, 0, 0, 36])
+        run(1, waitingFor: 0x34, at: 0x40)
+        #expect(bench.memory.get(AHCIBench.data, 2) == [5, 0x80])
+        stop(1)
     }
 
     @Test(arguments: 0..<8)
@@ -397,17 +498,32 @@ private final class AHCIBench {
         for round in 0..<3000 {
             let port = Int(random.next() % 2), slot = Int(random.next() % 32)
             switch random.next() % 8 {
-            case 0: bench.ahci.write(offset: random.next() % 0x1100, width: [.byte, .word, .doubleWord, .quadWord][Int(random.next() % 4)], value: random.next())
-            case 1: _ = bench.ahci.read(offset: random.next() % 0x1100, width: [.byte, .word, .doubleWord, .quadWord][Int(random.next() % 4)])
+            case 0:
+                bench.ahci.write(
+                    offset: random.next() % 0x1100,
+                    width: [.byte, .word, .doubleWord, .quadWord][Int(random.next() % 4)], value: random.next())
+            case 1:
+                _ = bench.ahci.read(
+                    offset: random.next() % 0x1100,
+                    width: [.byte, .word, .doubleWord, .quadWord][Int(random.next() % 4)])
             case 2: bench.start(port)
             case 3: bench.memory.put(random.next(), bench.list(port) + random.next() % 1024)
-            case 4: bench.memory.put(random.next(), AHCIBench.table + UInt64(port) * 0x4_0000 + UInt64(slot) * 0x1000 + random.next() % 256)
+            case 4:
+                bench.memory.put(
+                    random.next(),
+                    AHCIBench.table + UInt64(port) * 0x4_0000 + UInt64(slot) * 0x1000 + random.next() % 256)
             default:
-                let commands: [UInt8] = [0x25, 0x35, 0x60, 0x61, 0xC8, 0xCA, 0xA0, 0xEC, 0x06, 0xEF, 0xB0, 0x2F, 0x24, 0x34, 0x29, 0xC6, UInt8(random.next() & 0xFF)]
+                let commands: [UInt8] = [
+                    0x25, 0x35, 0x60, 0x61, 0xC8, 0xCA, 0xA0, 0xEC, 0x06, 0xEF, 0xB0, 0x2F, 0x24, 0x34, 0x29, 0xC6,
+                    UInt8(random.next() & 0xFF),
+                ]
                 bench.lay(
-                    port, slot: slot, command: commands[Int(random.next() % UInt64(commands.count))], features: UInt16(random.next() & 0x1F),
+                    port, slot: slot, command: commands[Int(random.next() % UInt64(commands.count))],
+                    features: UInt16(random.next() & 0x1F),
                     lba: random.next() % 5000, count: UInt16(random.next() % 40), device: UInt8(random.next() & 0xFF),
-                    regions: (0..<Int(random.next() % 6)).map { _ in (random.next() % 0x120_0000, Int(random.next() % 70000)) },
+                    regions: (0..<Int(random.next() % 6)).map { _ in
+                        (random.next() % 0x120_0000, Int(random.next() % 70000))
+                    },
                     packet: (0..<16).map { _ in UInt8(random.next() & 0xFF) })
                 bench[port, .sataActive] = UInt32(1) << UInt32(slot)
                 bench[port, .commandIssue] = UInt32(1) << UInt32(slot)

@@ -41,7 +41,10 @@ private final class IDEBench {
         endpoint = try IDEController.makeEndpoint(name: "ide")
         ide = try IDEController(
             endpoint, memory: memory,
-            drives: [[.disk(disks[0].image, testIdentity), .disk(disks[1].image, DriveIdentity(serial: "slave"))], [.optical(disc.image, testIdentity)]],
+            drives: [
+                [.disk(disks[0].image, testIdentity), .disk(disks[1].image, DriveIdentity(serial: "slave"))],
+                [.optical(disc.image, testIdentity)],
+            ],
             lines: lines, loop: thread.loop)
         endpoint.connect(to: space)
         endpoint.writeConfiguration(offset: 0x20, width: .doubleWord, value: 0xC000)
@@ -50,12 +53,20 @@ private final class IDEBench {
     }
 
     var line: RecordedLine { channel == 0 ? lines.0 : lines.1 }
-    func inb(_ register: UInt64) -> UInt8 { UInt8(ide.commandBlock(channel).read(offset: register, width: .byte) & 0xFF) }
-    func outb(_ register: UInt64, _ value: UInt8) { ide.commandBlock(channel).write(offset: register, width: .byte, value: UInt64(value)) }
+    func inb(_ register: UInt64) -> UInt8 {
+        UInt8(ide.commandBlock(channel).read(offset: register, width: .byte) & 0xFF)
+    }
+    func outb(_ register: UInt64, _ value: UInt8) {
+        ide.commandBlock(channel).write(offset: register, width: .byte, value: UInt64(value))
+    }
     var alternate: UInt8 { UInt8(ide.controlBlock(channel).read(offset: 0, width: .byte)) }
     func control(_ value: UInt8) { ide.controlBlock(channel).write(offset: 0, width: .byte, value: UInt64(value)) }
-    func masterRead(_ register: UInt64) -> UInt8 { UInt8(master.read(offset: UInt64(channel) * 8 + register, width: .byte)) }
-    func masterWrite(_ register: UInt64, _ value: UInt64, _ width: AccessWidth = .byte) { master.write(offset: UInt64(channel) * 8 + register, width: width, value: value) }
+    func masterRead(_ register: UInt64) -> UInt8 {
+        UInt8(master.read(offset: UInt64(channel) * 8 + register, width: .byte))
+    }
+    func masterWrite(_ register: UInt64, _ value: UInt64, _ width: AccessWidth = .byte) {
+        master.write(offset: UInt64(channel) * 8 + register, width: width, value: value)
+    }
 
     func waitNotBusy() -> UInt8 {
         _ = eventually { alternate & 0x80 == 0 }
@@ -63,7 +74,10 @@ private final class IDEBench {
     }
 
     /// SeaBIOS's send_cmd.
-    func send(_ command: UInt8, features: UInt8 = 0, count: UInt16 = 0, lba: UInt64 = 0, drive: UInt8 = 0, isExtended: Bool = false) {
+    func send(
+        _ command: UInt8, features: UInt8 = 0, count: UInt16 = 0, lba: UInt64 = 0, drive: UInt8 = 0,
+        isExtended: Bool = false
+    ) {
         outb(6, 0xE0 | drive << 4 | (isExtended ? 0 : UInt8(lba >> 24 & 0xF)))
         if isExtended {
             outb(1, 0)
@@ -87,7 +101,8 @@ private final class IDEBench {
     }
     func writePort(_ bytes: [UInt8]) {
         for index in stride(from: 0, to: bytes.count, by: 2) {
-            ide.commandBlock(channel).write(offset: 0, width: .word, value: UInt64(bytes[index]) | UInt64(bytes[index + 1]) << 8)
+            ide.commandBlock(channel).write(
+                offset: 0, width: .word, value: UInt64(bytes[index]) | UInt64(bytes[index + 1]) << 8)
         }
     }
 
@@ -95,7 +110,9 @@ private final class IDEBench {
     func dma(toMemory: Bool, regions: [(UInt64, Int)], _ command: () -> Void) -> (master: UInt8, drive: UInt8) {
         for (index, region) in regions.enumerated() {
             memory.put(UInt32(region.0), Self.regions + UInt64(index) * 8)
-            memory.put(UInt32(region.1 & 0xFFFF) | (index == regions.count - 1 ? 1 << 31 : 0), Self.regions + UInt64(index) * 8 + 4)
+            memory.put(
+                UInt32(region.1 & 0xFFFF) | (index == regions.count - 1 ? 1 << 31 : 0),
+                Self.regions + UInt64(index) * 8 + 4)
         }
         masterWrite(4, Self.regions, .doubleWord)
         masterWrite(0, toMemory ? 8 : 0)
@@ -222,14 +239,23 @@ private final class IDEBench {
         let bench = try IDEBench()
         let bytes = pattern(128 << 10)
         bench.memory.set(bytes, IDEBench.data)
-        let out = bench.dma(toMemory: false, regions: [(IDEBench.data, 0x1_0000), (IDEBench.data + 0x1_0000, 0x8000), (IDEBench.data + 0x1_8000, 0x8000)]) {
+        let out = bench.dma(
+            toMemory: false,
+            regions: [
+                (IDEBench.data, 0x1_0000), (IDEBench.data + 0x1_0000, 0x8000), (IDEBench.data + 0x1_8000, 0x8000),
+            ]
+        ) {
             bench.send(0x35, count: 256, lba: 300, isExtended: true)
         }
         #expect(out.master & 7 == 4 && out.drive == 0x50)
         #expect(bench.disks[0].bytes(at: 300 * 512, count: bytes.count) == bytes)
-        let back = bench.dma(toMemory: true, regions: [(0x20_0000, 0x8002), (0x22_0000, 0x7FFE), (0x24_0000, 0)]) { bench.send(0xC8, count: 0, lba: 300) }
+        let back = bench.dma(toMemory: true, regions: [(0x20_0000, 0x8002), (0x22_0000, 0x7FFE), (0x24_0000, 0)]) {
+            bench.send(0xC8, count: 0, lba: 300)
+        }
         #expect(back.master & 7 == 4 && back.drive == 0x50)
-        #expect(bench.memory.get(0x20_0000, 0x8002) + bench.memory.get(0x22_0000, 0x7FFE) + bench.memory.get(0x24_0000, 0x1_0000) == bytes)
+        #expect(
+            bench.memory.get(0x20_0000, 0x8002) + bench.memory.get(0x22_0000, 0x7FFE)
+                + bench.memory.get(0x24_0000, 0x1_0000) == bytes)
         // Started before the command, as some drivers do.
         bench.masterWrite(2, 6)
         bench.masterWrite(0, 9)
@@ -241,7 +267,9 @@ private final class IDEBench {
         #expect(bad.master & 6 == 6 && bad.drive & 1 == 1)
         bench.memory.set([UInt8](repeating: 0, count: 512), IDEBench.data)
         bench.memory.put(UInt64(300) | 8 << 48, IDEBench.data)
-        let trim = bench.dma(toMemory: false, regions: [(IDEBench.data, 512)]) { bench.send(0x06, features: 1, count: 1, isExtended: true) }
+        let trim = bench.dma(toMemory: false, regions: [(IDEBench.data, 512)]) {
+            bench.send(0x06, features: 1, count: 1, isExtended: true)
+        }
         #expect(trim.drive == 0x50)
         #expect(bench.disks[0].bytes(at: 300 * 512, count: 4096) == [UInt8](repeating: 0, count: 4096))
     }
@@ -326,20 +354,36 @@ private final class IDEBench {
         let bench = try IDEBench()
         var random = SplitMix(seed)
         let widths: [AccessWidth] = [.byte, .word, .doubleWord, .quadWord]
-        let commands: [UInt8] = [0x20, 0x30, 0x24, 0x34, 0x25, 0x35, 0xC8, 0xCA, 0xC4, 0xC5, 0xC6, 0xEC, 0xA0, 0xA1, 0x08, 0x90, 0x06, 0xE7, 0xB0, 0xEF]
+        let commands: [UInt8] = [
+            0x20, 0x30, 0x24, 0x34, 0x25, 0x35, 0xC8, 0xCA, 0xC4, 0xC5, 0xC6, 0xEC, 0xA0, 0xA1, 0x08, 0x90, 0x06, 0xE7,
+            0xB0, 0xEF,
+        ]
         for round in 0..<20_000 {
             bench.channel = Int(random.next() % 2)
             switch random.next() % 12 {
             case 0...2: bench.outb(random.next() % 7, UInt8(random.next() & 0xFF))
-            case 3: bench.outb(7, random.next() % 4 == 0 ? UInt8(random.next() & 0xFF) : commands[Int(random.next() % UInt64(commands.count))])
+            case 3:
+                bench.outb(
+                    7,
+                    random.next() % 4 == 0
+                        ? UInt8(random.next() & 0xFF) : commands[Int(random.next() % UInt64(commands.count))])
             case 4: bench.control(UInt8(random.next() & 0xFF))
             case 5: bench.masterWrite(random.next() % 16, random.next() & 0xFFFF_FFFF, widths[Int(random.next() % 3)])
             case 6: bench.masterWrite(4, IDEBench.regions, .doubleWord)
             case 7: bench.memory.put(random.next() & 0x8000_FFFF_003F_FFFF, IDEBench.regions + random.next() % 8 * 8)
             case 8: bench.masterWrite(0, random.next() % 16)
-            case 9: for _ in 0..<(random.next() % 600) { _ = bench.ide.commandBlock(bench.channel).read(offset: 0, width: widths[Int(random.next() % 4)]) }
-            case 10: for _ in 0..<(random.next() % 600) { bench.ide.commandBlock(bench.channel).write(offset: 0, width: widths[Int(random.next() % 4)], value: random.next()) }
-            default: _ = bench.ide.commandBlock(bench.channel).read(offset: random.next() % 9, width: widths[Int(random.next() % 4)])
+            case 9:
+                for _ in 0..<(random.next() % 600) {
+                    _ = bench.ide.commandBlock(bench.channel).read(offset: 0, width: widths[Int(random.next() % 4)])
+                }
+            case 10:
+                for _ in 0..<(random.next() % 600) {
+                    bench.ide.commandBlock(bench.channel).write(
+                        offset: 0, width: widths[Int(random.next() % 4)], value: random.next())
+                }
+            default:
+                _ = bench.ide.commandBlock(bench.channel).read(
+                    offset: random.next() % 9, width: widths[Int(random.next() % 4)])
             }
             if round % 2000 == 0 {
                 #expect(bench.ide.pause())

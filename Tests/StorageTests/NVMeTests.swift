@@ -3,6 +3,7 @@ import GuestMemory
 import HostSystem
 import MachineCore
 import PCI
+import Synchronization
 import Testing
 
 @testable import Storage
@@ -41,14 +42,22 @@ private final class NVMeBench {
         endpoint = try NVMeController.makeEndpoint(name: "nvme", queueCount: 4, line: line, message: messages)
         nvme = try NVMeController(
             endpoint, memory: memory, image: disk.image,
-            identity: DriveIdentity(model: "APUS NVME", serial: "9f0c1e6a-0000-4000-8000-0123456789ab", worldWideName: 0x5000_1111_2222_3333),
+            identity: DriveIdentity(
+                model: "APUS NVME", serial: "9f0c1e6a-0000-4000-8000-0123456789ab", worldWideName: 0x5000_1111_2222_3333
+            ),
             queueCount: 4, loop: thread.loop)
-        queues = (0..<5).map { Queue(submission: 0x10_0000 + UInt64($0) * 0x1_0000, completion: 0x10_8000 + UInt64($0) * 0x1_0000, size: queueSize) }
+        queues = (0..<5).map {
+            Queue(
+                submission: 0x10_0000 + UInt64($0) * 0x1_0000, completion: 0x10_8000 + UInt64($0) * 0x1_0000,
+                size: queueSize)
+        }
         if starts { try start() }
     }
 
     func read(_ offset: UInt64) -> UInt32 { UInt32(nvme.read(offset: offset, width: .doubleWord)) }
-    func write(_ offset: UInt64, _ value: UInt32) { nvme.write(offset: offset, width: .doubleWord, value: UInt64(value)) }
+    func write(_ offset: UInt64, _ value: UInt32) {
+        nvme.write(offset: offset, width: .doubleWord, value: UInt64(value))
+    }
 
     /// OVMF's NvmeControllerInit: disable, wait, queues, enable, wait.
     func start() throws {
@@ -66,7 +75,8 @@ private final class NVMeBench {
 
     @discardableResult
     func submit(
-        _ queue: Int, _ operation: UInt8, namespace: UInt32 = 0, region1: UInt64 = 0, region2: UInt64 = 0, words: [UInt32] = [], rings: Bool = true
+        _ queue: Int, _ operation: UInt8, namespace: UInt32 = 0, region1: UInt64 = 0, region2: UInt64 = 0,
+        words: [UInt32] = [], rings: Bool = true
     ) -> UInt16 {
         nextIdentifier &+= 1
         let entry = queues[queue].submission + UInt64(queues[queue].tail) * 64
@@ -95,8 +105,12 @@ private final class NVMeBench {
         return Completion(result: memory.word(entry), identifier: UInt16(last & 0xFFFF), status: UInt16(last >> 17))
     }
 
-    func run(_ queue: Int, _ operation: UInt8, namespace: UInt32 = 0, region1: UInt64 = 0, region2: UInt64 = 0, words: [UInt32] = []) -> Completion? {
-        let identifier = submit(queue, operation, namespace: namespace, region1: region1, region2: region2, words: words)
+    func run(
+        _ queue: Int, _ operation: UInt8, namespace: UInt32 = 0, region1: UInt64 = 0, region2: UInt64 = 0,
+        words: [UInt32] = []
+    ) -> Completion? {
+        let identifier = submit(
+            queue, operation, namespace: namespace, region1: region1, region2: region2, words: words)
         guard let completion = next(queue), completion.identifier == identifier else { return nil }
         return completion
     }
@@ -104,8 +118,16 @@ private final class NVMeBench {
     /// A pair of I/O queues with interrupts through `vector`.
     func makePair(_ index: Int, vector: UInt32 = 1) throws {
         let size = queues[index].size - 1
-        #expect(try #require(run(0, 5, region1: queues[index].completion, words: [UInt32(index) | size << 16, 3 | vector << 16])).status == 0)
-        #expect(try #require(run(0, 1, region1: queues[index].submission, words: [UInt32(index) | size << 16, 1 | UInt32(index) << 16])).status == 0)
+        #expect(
+            try #require(
+                run(0, 5, region1: queues[index].completion, words: [UInt32(index) | size << 16, 3 | vector << 16])
+            ).status == 0)
+        #expect(
+            try #require(
+                run(
+                    0, 1, region1: queues[index].submission,
+                    words: [UInt32(index) | size << 16, 1 | UInt32(index) << 16])
+            ).status == 0)
     }
 }
 
@@ -131,16 +153,22 @@ private final class NVMeBench {
         let controller = bench.memory.get(NVMeBench.data, 4096)
         #expect(String(decoding: controller[4..<24], as: UTF8.self) == "9f0c1e6a-0000-4000-8")
         #expect(String(decoding: controller[24..<33], as: UTF8.self) == "APUS NVME")
-        #expect(controller[77] == 7 && controller[512] == 0x66 && controller[513] == 0x44 && controller[516] == 1 && controller[525] & 1 == 1)
+        #expect(
+            controller[77] == 7 && controller[512] == 0x66 && controller[513] == 0x44 && controller[516] == 1
+                && controller[525] & 1 == 1)
         // Across a page boundary: PRP1 in the middle, PRP2 a page.
-        #expect(try #require(bench.run(0, 6, namespace: 1, region1: NVMeBench.data + 0x800, region2: 0x30_0000, words: [0])).status == 0)
+        #expect(
+            try #require(bench.run(0, 6, namespace: 1, region1: NVMeBench.data + 0x800, region2: 0x30_0000, words: [0]))
+                .status == 0)
         let space = bench.memory.get(NVMeBench.data + 0x800, 0x800) + bench.memory.get(0x30_0000, 0x800)
         #expect(Array(space[0..<8]) == [0, 0, 1, 0, 0, 0, 0, 0] && space[130] == 9)
         #expect(try #require(bench.run(0, 6, region1: NVMeBench.data, words: [2])).status == 0)
         #expect(bench.memory.word(NVMeBench.data) == 1 && bench.memory.word(NVMeBench.data + 4) == 0)
         #expect(try #require(bench.run(0, 6, namespace: 1, region1: NVMeBench.data, words: [3])).status == 0)
         let descriptors = bench.memory.get(NVMeBench.data, 40)
-        #expect(descriptors[0] == 1 && descriptors[4] == 0x50 && descriptors[12] == 3 && descriptors[16] == 0x9F && descriptors[31] == 0xAB)
+        #expect(
+            descriptors[0] == 1 && descriptors[4] == 0x50 && descriptors[12] == 3 && descriptors[16] == 0x9F
+                && descriptors[31] == 0xAB)
         #expect(try #require(bench.run(0, 6, namespace: 2, region1: NVMeBench.data, words: [0])).status == 0x0B)
         #expect(try #require(bench.run(0, 6, region1: NVMeBench.data, words: [0x77])).status == 0x02)
     }
@@ -158,7 +186,8 @@ private final class NVMeBench {
         #expect(try #require(bench.run(0, 0, words: [1])).status == 0)
         #expect(try #require(bench.run(0, 0, words: [1])).status == 0x101)
         #expect(try #require(bench.run(0, 4, words: [1])).status == 0)
-        bench.queues[1] = NVMeBench.Queue(submission: bench.queues[1].submission, completion: bench.queues[1].completion, size: 64)
+        bench.queues[1] = NVMeBench.Queue(
+            submission: bench.queues[1].submission, completion: bench.queues[1].completion, size: 64)
         bench.memory.set([UInt8](repeating: 0, count: 1024), bench.queues[1].completion)
         try bench.makePair(1)
     }
@@ -181,16 +210,21 @@ private final class NVMeBench {
             bench.memory.set(Array(bytes[done..<(done + count)]), address)
             done += count
         }
-        #expect(try #require(bench.run(1, 1, namespace: 1, region1: first, region2: 0x1F_1FF0, words: [1000, 0, 255])).status == 0)
+        #expect(
+            try #require(bench.run(1, 1, namespace: 1, region1: first, region2: 0x1F_1FF0, words: [1000, 0, 255]))
+                .status == 0)
         #expect(bench.disk.bytes(at: 1000 * 512, count: bytes.count) == bytes)
         for (address, count) in places { bench.memory.set([UInt8](repeating: 0, count: count), address) }
-        #expect(try #require(bench.run(1, 2, namespace: 1, region1: first, region2: 0x1F_1FF0, words: [1000, 0, 255])).status == 0)
+        #expect(
+            try #require(bench.run(1, 2, namespace: 1, region1: first, region2: 0x1F_1FF0, words: [1000, 0, 255]))
+                .status == 0)
         #expect(places.flatMap { bench.memory.get($0.0, $0.1) } == bytes)
         #expect(try #require(bench.run(1, 0, namespace: .max)).status == 0)
         #expect(try #require(bench.run(1, 0, namespace: 1)).status == 0)
         let values = bench.nvme.counters.values
         #expect(values.readBytes == 128 << 10 && values.writeBytes == 128 << 10 && values.flushRequests == 2)
-        #expect(try #require(bench.run(0, 2, namespace: .max, region1: NVMeBench.data, words: [2 | 127 << 16])).status == 0)
+        #expect(
+            try #require(bench.run(0, 2, namespace: .max, region1: NVMeBench.data, words: [2 | 127 << 16])).status == 0)
         #expect(bench.memory.get(NVMeBench.data + 32, 1) == [1])
     }
 
@@ -201,9 +235,14 @@ private final class NVMeBench {
         #expect(try #require(bench.run(1, 2, namespace: 1, region1: data, words: [65536, 0, 0])).status == 0x80)
         #expect(try #require(bench.run(1, 2, namespace: 1, region1: data, words: [.max, .max, 0])).status == 0x80)
         #expect(try #require(bench.run(1, 2, namespace: 2, region1: data, words: [0, 0, 0])).status == 0x0B)
-        #expect(try #require(bench.run(1, 2, namespace: 1, region1: 0xFFFF_0000_0000, words: [0, 0, 0])).status == 0x04)
-        #expect(try #require(bench.run(1, 2, namespace: 1, region1: data, region2: data + 8, words: [0, 0, 15])).status == 0x13)
-        #expect(try #require(bench.run(1, 2, namespace: 1, region1: data, region2: data, words: [0, 0, 0xFFFF])).status == 0x02)  // more than MDTS
+        #expect(
+            try #require(bench.run(1, 2, namespace: 1, region1: 0xFFFF_0000_0000, words: [0, 0, 0])).status == 0x04)
+        #expect(
+            try #require(bench.run(1, 2, namespace: 1, region1: data, region2: data + 8, words: [0, 0, 15])).status
+                == 0x13)
+        #expect(
+            try #require(bench.run(1, 2, namespace: 1, region1: data, region2: data, words: [0, 0, 0xFFFF])).status
+                == 0x02)  // more than MDTS
         #expect(try #require(bench.run(1, 0x7F, namespace: 1)).status == 0x01)
         #expect(try #require(bench.run(0, 0x7F)).status == 0x01)
         #expect(try #require(bench.run(0, 2, region1: data, words: [0x42])).status == 0x109)
@@ -288,7 +327,8 @@ private final class NVMeBench {
         #expect(eventually { bench.read(0x1C) >> 2 & 3 == 2 })
         bench.write(0x14, 0)
         #expect(eventually { bench.read(0x1C) == 0 })
-        bench.queues[0] = NVMeBench.Queue(submission: bench.queues[0].submission, completion: bench.queues[0].completion, size: 64)
+        bench.queues[0] = NVMeBench.Queue(
+            submission: bench.queues[0].submission, completion: bench.queues[0].completion, size: 64)
         bench.memory.set([UInt8](repeating: 0, count: 1024), bench.queues[0].completion)
         try bench.start()
         #expect(try #require(bench.run(0, 10, words: [6])).result == 1)
@@ -326,10 +366,75 @@ private final class NVMeBench {
     @Test func deletingABusyQueueEndsAfterItsCommands() throws {
         let bench = try NVMeBench()
         try bench.makePair(1)
-        for index in 0..<40 { bench.submit(1, 1, namespace: 1, region1: NVMeBench.data, words: [UInt32(index) * 8, 0, 7], rings: false) }
+        for index in 0..<40 {
+            bench.submit(1, 1, namespace: 1, region1: NVMeBench.data, words: [UInt32(index) * 8, 0, 7], rings: false)
+        }
         bench.ring(1)
         #expect(try #require(bench.run(0, 0, words: [1])).status == 0)
         for _ in 0..<40 { #expect(try #require(bench.next(1)).status == 0) }
+    }
+
+    /// OVMF's queues: two entries, so that one command at a time is under way.
+    @Test func queuesOfTwoEntriesTurnRound() throws {
+        let bench = try NVMeBench(queueSize: 2)
+        try bench.makePair(1)
+        for _ in 0..<9 { #expect(try #require(bench.run(1, 0, namespace: 1)).status == 0) }
+    }
+
+    /// Every vCPU has a pair of its own, while another identifies and the machine is paused now and then.
+    @Test func severalProcessorsAtOnce() throws {
+        let bench = try NVMeBench()
+        for queue in 1...4 { try bench.makePair(queue) }
+        let failures = Atomic<Int>(0), running = Atomic<Int>(4)
+        let nvme = bench.nvme, memory = bench.memory
+        for queue in 1...4 {
+            let places = bench.queues[queue]
+            Thread {
+                var tail: UInt32 = 0, head: UInt32 = 0, phase: UInt32 = 1
+                let data = 0x40_0000 + UInt64(queue) * 0x10_0000
+                for round in 0..<400 {
+                    let isWrite = round % 2 == 0, sector = UInt32(queue * 4096 + round / 2 * 8)
+                    if isWrite {
+                        memory.set(pattern(4096, seed: queue * 1000 + round), data)
+                    } else {
+                        memory.set([UInt8](repeating: 0, count: 4096), data)
+                    }
+                    let entry = places.submission + UInt64(tail) * 64
+                    memory.put(UInt32(isWrite ? 1 : 2) | UInt32(round) << 16, entry)
+                    memory.put(UInt32(1), entry + 4)
+                    memory.put(data, entry + 24)
+                    memory.put(sector, entry + 40)
+                    memory.put(UInt32(0), entry + 44)
+                    memory.put(UInt32(7), entry + 48)
+                    tail = (tail + 1) % places.size
+                    nvme.write(offset: 0x1000 + UInt64(queue) * 8, width: .doubleWord, value: UInt64(tail))
+                    let answer = places.completion + UInt64(head) * 16
+                    guard eventually({ memory.word(answer + 12) >> 16 & 1 == phase }) else {
+                        failures.wrappingAdd(1, ordering: .relaxed)
+                        break
+                    }
+                    let last = memory.word(answer + 12)
+                    let isRight = last >> 17 == 0 && last & 0xFFFF == UInt32(round)
+                    let hasData = isWrite || memory.get(data, 4096) == pattern(4096, seed: queue * 1000 + round - 1)
+                    if !isRight || !hasData { failures.wrappingAdd(1, ordering: .relaxed) }
+                    head += 1
+                    if head == places.size {
+                        head = 0
+                        phase ^= 1
+                    }
+                    nvme.write(offset: 0x1004 + UInt64(queue) * 8, width: .doubleWord, value: UInt64(head))
+                }
+                running.wrappingSubtract(1, ordering: .releasing)
+            }.start()
+        }
+        while running.load(ordering: .acquiring) > 0 {
+            #expect(try #require(bench.run(0, 6, region1: NVMeBench.data, words: [1])).status == 0)
+            #expect(nvme.pause())
+            nvme.resume()
+            usleep(500)
+        }
+        #expect(failures.load(ordering: .relaxed) == 0)
+        #expect(nvme.counters.values.readRequests == 800 && nvme.counters.values.writeRequests == 800)
     }
 
     @Test(arguments: 0..<8)
@@ -340,9 +445,13 @@ private final class NVMeBench {
         let widths: [AccessWidth] = [.byte, .word, .doubleWord, .quadWord]
         for round in 0..<4000 {
             switch random.next() % 10 {
-            case 0: bench.nvme.write(offset: random.next() % 0x1100, width: widths[Int(random.next() % 4)], value: random.next() >> (random.next() % 64))
+            case 0:
+                bench.nvme.write(
+                    offset: random.next() % 0x1100, width: widths[Int(random.next() % 4)],
+                    value: random.next() >> (random.next() % 64))
             case 1: _ = bench.nvme.read(offset: random.next() % 0x4000, width: widths[Int(random.next() % 4)])
-            case 2: bench.nvme.write(offset: 0x1000 + random.next() % 0x60, width: .doubleWord, value: random.next() % 80)
+            case 2:
+                bench.nvme.write(offset: 0x1000 + random.next() % 0x60, width: .doubleWord, value: random.next() % 80)
             case 3: bench.write(0x14, 0x0046_0000 | UInt32(random.next() & 0xC001))
             case 4: bench.endpoint.writeConfiguration(offset: 4, width: .word, value: 6)
             case 5:
@@ -353,8 +462,10 @@ private final class NVMeBench {
                 let queue = Int(random.next() % 5)
                 let operations: [UInt8] = [0, 1, 2, 4, 5, 6, 8, 9, 10, 12, UInt8(random.next() & 0xFF)]
                 bench.submit(
-                    queue, operations[Int(random.next() % UInt64(operations.count))], namespace: random.next() % 8 == 0 ? UInt32(random.next() & 3) : 1,
-                    region1: random.next() % 0x101_0000, region2: random.next() % 0x101_0000 & ~(random.next() % 2 == 0 ? 0xFFF : 7),
+                    queue, operations[Int(random.next() % UInt64(operations.count))],
+                    namespace: random.next() % 8 == 0 ? UInt32(random.next() & 3) : 1,
+                    region1: random.next() % 0x101_0000,
+                    region2: random.next() % 0x101_0000 & ~(random.next() % 2 == 0 ? 0xFFF : 7),
                     words: [UInt32(random.next() % 70000), UInt32(random.next() % 8), UInt32(random.next() % 300), 0])
             }
             if round % 1000 == 0 {
@@ -367,7 +478,10 @@ private final class NVMeBench {
             }
         }
         bench.endpoint.reset()
-        bench.queues = (0..<5).map { NVMeBench.Queue(submission: 0x10_0000 + UInt64($0) * 0x1_0000, completion: 0x10_8000 + UInt64($0) * 0x1_0000, size: 64) }
+        bench.queues = (0..<5).map {
+            NVMeBench.Queue(
+                submission: 0x10_0000 + UInt64($0) * 0x1_0000, completion: 0x10_8000 + UInt64($0) * 0x1_0000, size: 64)
+        }
         bench.memory.set([UInt8](repeating: 0, count: 0x5_0000), 0x10_0000)
         try bench.start()
         try bench.makePair(1)

@@ -79,11 +79,15 @@ final class TestDisk {
     func set(_ bytes: [UInt8], at offset: Int) { _ = pwrite(descriptor, bytes, bytes.count, off_t(offset)) }
 }
 
-func pattern(_ count: Int, seed: Int = 1) -> [UInt8] { (0..<count).map { UInt8(truncatingIfNeeded: $0 &* 31 &+ $0 >> 8 &+ seed &* 77) } }
+func pattern(_ count: Int, seed: Int = 1) -> [UInt8] {
+    (0..<count).map { UInt8(truncatingIfNeeded: $0 &* 31 &+ $0 >> 8 &+ seed &* 77) }
+}
 
 extension GuestMemory {
     func word(_ address: UInt64) -> UInt32 { (try? load(UInt32.self, at: GuestAddress(address))) ?? 0 }
-    func put<Value: FixedWidthInteger & BitwiseCopyable>(_ value: Value, _ address: UInt64) { try? store(value, at: GuestAddress(address)) }
+    func put<Value: FixedWidthInteger & BitwiseCopyable>(_ value: Value, _ address: UInt64) {
+        try? store(value, at: GuestAddress(address))
+    }
     func get(_ address: UInt64, _ count: Int) -> [UInt8] { (try? bytes(at: GuestAddress(address), count: count)) ?? [] }
     func set(_ bytes: [UInt8], _ address: UInt64) { try? write(bytes, at: GuestAddress(address)) }
 }

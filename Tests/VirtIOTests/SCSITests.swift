@@ -32,7 +32,8 @@ private final class SCSIBench {
             unlink(path)
             ftruncate(descriptor, off_t(byteCount))
             descriptors.append(descriptor)
-            images.append(try RawImage(owning: OwnedDescriptor(owning: dup(descriptor)), named: "test", isReadOnly: false))
+            images.append(
+                try RawImage(owning: OwnedDescriptor(owning: dup(descriptor)), named: "test", isReadOnly: false))
         }
         self.descriptors = descriptors
         image = images[0]
@@ -49,7 +50,9 @@ private final class SCSIBench {
         if starts {
             driver.enableMSIX(vectors: 5)
             #expect(driver.negotiate(1 << 32 | 1 << 2))
-            for (queue, vector) in [(control, 1), (events, 2), (queue, 3)] { driver.enable(queue, vector: UInt16(vector)) }
+            for (queue, vector) in [(control, 1), (events, 2), (queue, 3)] {
+                driver.enable(queue, vector: UInt16(vector))
+            }
             driver.status = 15
         }
     }
@@ -73,7 +76,8 @@ private final class SCSIBench {
 
     func lay(_ block: [UInt8], target: UInt8 = 0, lun: UInt8 = 0, out: [UInt8] = [], room: Int = 0) throws {
         let header: [UInt8] = [1, target, 0x40, lun, 0, 0, 0, 0] + [UInt8](repeating: 7, count: 8) + [0, 0, 0]
-        try memory.write(header + block + [UInt8](repeating: 0, count: 32 - block.count), at: GuestAddress(Self.request))
+        try memory.write(
+            header + block + [UInt8](repeating: 0, count: 32 - block.count), at: GuestAddress(Self.request))
         try memory.write([UInt8](repeating: 0xEE, count: 108), at: GuestAddress(Self.response))
         var buffers = [MockQueue.Buffer(Self.request, 51, writable: false)]
         if !out.isEmpty {
@@ -97,14 +101,22 @@ private final class SCSIBench {
         driver.notify(2)
         guard let used = try queue.waitForUsed() else { return nil }
         let bytes = try memory.bytes(at: GuestAddress(Self.response), count: 108)
-        let number = { (offset: Int) in (0..<4).reduce(UInt32(0)) { $0 | UInt32(bytes[offset + $1]) << UInt32(8 * $1) } }
-        let data = room > 0 ? try memory.bytes(at: GuestAddress(Self.data), count: room / 2) + memory.bytes(at: GuestAddress(Self.data + 0x8_0000), count: room - room / 2) : []
-        return Answer(residual: number(4), status: bytes[10], response: bytes[11], sense: Array(bytes[12..<(12 + Int(number(0)))]), data: data, used: used.length)
+        let number = { (offset: Int) in (0..<4).reduce(UInt32(0)) { $0 | UInt32(bytes[offset + $1]) << UInt32(8 * $1) }
+        }
+        let data =
+            room > 0
+            ? try memory.bytes(at: GuestAddress(Self.data), count: room / 2)
+                + memory.bytes(at: GuestAddress(Self.data + 0x8_0000), count: room - room / 2) : []
+        return Answer(
+            residual: number(4), status: bytes[10], response: bytes[11],
+            sense: Array(bytes[12..<(12 + Int(number(0)))]), data: data, used: used.length)
     }
 
     /// A task management function; its response.
     func manage(_ subtype: UInt8, target: UInt8 = 0) throws -> UInt8? {
-        try memory.write([0, 0, 0, 0, subtype, 0, 0, 0, 1, target, 0x40, 0, 0, 0, 0, 0] + [UInt8](repeating: 0, count: 8), at: GuestAddress(0x3_0000))
+        try memory.write(
+            [0, 0, 0, 0, subtype, 0, 0, 0, 1, target, 0x40, 0, 0, 0, 0, 0] + [UInt8](repeating: 0, count: 8),
+            at: GuestAddress(0x3_0000))
         try memory.store(UInt8(0xEE), at: GuestAddress(0x3_0100))
         try control.add([.init(0x3_0000, 24, writable: false), .init(0x3_0100, 1, writable: true)])
         driver.notify(0)
@@ -117,7 +129,9 @@ private final class SCSIBench {
     @Test func configurationAndScan() throws {
         let bench = try SCSIBench()
         #expect(bench.function.readConfiguration(offset: 0, width: .doubleWord) == 0x1048_1AF4)
-        #expect(bench.driver.read(0x2000, .doubleWord) == 2 && bench.driver.read(0x2014, .doubleWord) == 96 && bench.driver.read(0x2018, .doubleWord) == 32)
+        #expect(
+            bench.driver.read(0x2000, .doubleWord) == 2 && bench.driver.read(0x2014, .doubleWord) == 96
+                && bench.driver.read(0x2018, .doubleWord) == 32)
         #expect(bench.driver.read(0x201E, .word) == 3)
         #expect(try #require(try bench.run([0x12, 0, 0, 0, 36], target: 1, room: 36)).response == 3)
         let disk = try #require(try bench.run([0x12, 0, 0, 0, 36], room: 36))
@@ -134,7 +148,9 @@ private final class SCSIBench {
     @Test func blocksMoveBothWaysWithSenseInTheResponse() throws {
         let bench = try SCSIBench()
         let attention = try #require(try bench.run([0x00]))
-        #expect(attention.status == 2 && attention.sense.count == 18 && attention.sense[2] == 6 && attention.sense[12] == 0x29)
+        #expect(
+            attention.status == 2 && attention.sense.count == 18 && attention.sense[2] == 6
+                && attention.sense[12] == 0x29)
         #expect(try #require(try bench.run([0x00])).status == 0)
         let bytes = (0..<8192).map { UInt8(truncatingIfNeeded: $0 / 5) }
         let written = try #require(try bench.run([0x2A, 0, 0, 0, 0, 40, 0, 0, 16], out: bytes))
@@ -180,7 +196,10 @@ private final class SCSIBench {
         try bench.image.refreshSize()
         bench.scsi.capacityChanged(target: 0)
         #expect(try #require(try bench.events.waitForUsed()).length == 16)
-        #expect(try bench.memory.bytes(at: GuestAddress(0x3_1000), count: 16) == [3, 0, 0, 0, 1, 0, 0x40, 0, 0, 0, 0, 0, 0x2A, 9, 0, 0])
+        #expect(
+            try bench.memory.bytes(at: GuestAddress(0x3_1000), count: 16) == [
+                3, 0, 0, 0, 1, 0, 0x40, 0, 0, 0, 0, 0, 0x2A, 9, 0, 0,
+            ])
         #expect(try #require(try bench.run([0x00])).sense[12] == 0x2A)
         #expect(Array(try #require(try bench.run([0x25], room: 8)).data[..<4]) == [0, 0, 0x0F, 0xFF])
     }
@@ -210,7 +229,8 @@ private final class SCSIBench {
         var reader = StateReader(section: "scsi", bytes: writer.bytes)
         try other.function.restoreState(from: &reader, version: 1)
         #expect(reader.remaining == 0)
-        try other.memory.write(try bench.memory.bytes(at: GuestAddress(0x1_0000), count: 0x4000), at: GuestAddress(0x1_0000))
+        try other.memory.write(
+            try bench.memory.bytes(at: GuestAddress(0x1_0000), count: 0x4000), at: GuestAddress(0x1_0000))
         other.queue.availableIndex = bench.queue.availableIndex
         other.queue.nextDescriptor = bench.queue.nextDescriptor
         other.queue.seenUsed = bench.queue.seenUsed
@@ -227,14 +247,26 @@ private final class SCSIBench {
             return Int(state >> 33) % limit
         }
         let bench = try SCSIBench()
-        let operations: [UInt8] = [0x00, 0x03, 0x08, 0x0A, 0x12, 0x15, 0x1A, 0x28, 0x2A, 0x35, 0x41, 0x42, 0x88, 0x8A, 0x93, 0xA0]
+        let operations: [UInt8] = [
+            0x00, 0x03, 0x08, 0x0A, 0x12, 0x15, 0x1A, 0x28, 0x2A, 0x35, 0x41, 0x42, 0x88, 0x8A, 0x93, 0xA0,
+        ]
         for _ in 0..<500 {
             var block = (0..<16).map { _ in random(3) == 0 ? UInt8(random(256)) : 0 }
             block[0] = operations[random(operations.count)]
-            try bench.memory.write([UInt8(random(8) == 0 ? random(256) : 1), UInt8(random(4)), 0x40, UInt8(random(2))] + (0..<15).map { _ in UInt8(random(256)) } + block, at: GuestAddress(SCSIBench.request))
+            try bench.memory.write(
+                [UInt8(random(8) == 0 ? random(256) : 1), UInt8(random(4)), 0x40, UInt8(random(2))]
+                    + (0..<15).map { _ in UInt8(random(256)) } + block, at: GuestAddress(SCSIBench.request))
             var buffers: [MockQueue.Buffer] = []
-            for _ in 0..<(1 + random(3)) { buffers.append(.init(SCSIBench.request + UInt64(random(3) == 0 ? random(0x1000) : 0), UInt32(1 + random(700)), writable: false)) }
-            for _ in 0..<random(4) { buffers.append(.init(SCSIBench.data + UInt64(random(0x1_0000)), UInt32(1 + random(5000)), writable: true)) }
+            for _ in 0..<(1 + random(3)) {
+                buffers.append(
+                    .init(
+                        SCSIBench.request + UInt64(random(3) == 0 ? random(0x1000) : 0), UInt32(1 + random(700)),
+                        writable: false))
+            }
+            for _ in 0..<random(4) {
+                buffers.append(
+                    .init(SCSIBench.data + UInt64(random(0x1_0000)), UInt32(1 + random(5000)), writable: true))
+            }
             let target = random(6) == 0 ? bench.control : bench.queue
             try target.add(buffers)
             bench.driver.notify(target.index)

@@ -43,7 +43,6 @@ package final class AHCIController: BusDevice, SavableDevice {
     private let ports: [Port]
     private let host = Mutex(Host())
     private let loop: EventLoop
-    private let isBusMaster = Atomic<Bool>(false)
 
     /// The configuration side: header, BARs, MSI where `message` is given, and the SATA capability (AHCI §2.1.10).
     package static func makeEndpoint(
@@ -62,7 +61,9 @@ package final class AHCIController: BusDevice, SavableDevice {
     /// - Parameters:
     ///   - drives: by port, 0-5; others are empty.
     ///   - loop: takes the completions.
-    package init(_ endpoint: PCIEndpoint, memory: GuestMemory, drives: [Int: AttachedDrive], loop: EventLoop) throws(HostError) {
+    package init(_ endpoint: PCIEndpoint, memory: GuestMemory, drives: [Int: AttachedDrive], loop: EventLoop)
+        throws(HostError)
+    {
         self.endpoint = endpoint
         self.loop = loop
         var ports: [Port] = []
@@ -75,7 +76,9 @@ package final class AHCIController: BusDevice, SavableDevice {
         endpoint.setWindow(self, forBAR: 5)
         endpoint.setWindow(IndexDataPair(self), forBAR: 4)
         endpoint.onReset { [weak self] in self?.machineReset() }
-        endpoint.onCommand { [weak self] command in self?.setBusMaster(command & PCIConfigurationSpace.Command.busMaster != 0) }
+        endpoint.onCommand { [weak self] command in
+            self?.setBusMaster(command & PCIConfigurationSpace.Command.busMaster != 0)
+        }
     }
 
     deinit {
@@ -108,7 +111,8 @@ package final class AHCIController: BusDevice, SavableDevice {
         if offset >= AHCIRegister.firstPort {
             let index = Int((offset - AHCIRegister.firstPort) / AHCIRegister.portByteCount)
             guard ports.indices.contains(index),
-                let register = AHCIPortRegister(rawValue: (offset - AHCIRegister.firstPort) % AHCIRegister.portByteCount)
+                let register = AHCIPortRegister(
+                    rawValue: (offset - AHCIRegister.firstPort) % AHCIRegister.portByteCount)
             else { return 0 }
             return ports[index].state.withLock { $0.read(register) }
         }
@@ -128,20 +132,21 @@ package final class AHCIController: BusDevice, SavableDevice {
         if offset >= AHCIRegister.firstPort {
             let index = Int((offset - AHCIRegister.firstPort) / AHCIRegister.portByteCount)
             guard ports.indices.contains(index),
-                let register = AHCIPortRegister(rawValue: (offset - AHCIRegister.firstPort) % AHCIRegister.portByteCount)
+                let register = AHCIPortRegister(
+                    rawValue: (offset - AHCIRegister.firstPort) % AHCIRegister.portByteCount)
             else { return }
             return withPort(index) { port in
                 port.write(register, value)
-                if register == .commandIssue || register == .command || register == .sataControl, isBusMaster.load(ordering: .acquiring) {
-                    port.serve()
-                }
+                if register == .commandIssue || register == .command || register == .sataControl { port.serve() }
             }
         }
         switch offset {
         case AHCIRegister.globalHostControl:
             if value & AHCIRegister.HostControl.reset != 0 { return startHostReset() }
             host.withLock { host in
-                host.control = value & AHCIRegister.HostControl.interruptEnable | AHCIRegister.HostControl.ahciEnable | host.control & AHCIRegister.HostControl.reset
+                host.control =
+                    value & AHCIRegister.HostControl.interruptEnable | AHCIRegister.HostControl.ahciEnable | host
+                    .control & AHCIRegister.HostControl.reset
                 drive(&host, isNew: false)
             }
         case AHCIRegister.interruptStatus:
@@ -185,12 +190,12 @@ package final class AHCIController: BusDevice, SavableDevice {
     }
 
     private func setBusMaster(_ isOn: Bool) {
-        let wasOn = isBusMaster.exchange(isOn, ordering: .acquiringAndReleasing)
-        if isOn, !wasOn { serveAll() }
-    }
-
-    private func serveAll() {
-        for index in ports.indices { withPort(index) { $0.serve() } }
+        for index in ports.indices {
+            withPort(index) { port in
+                port.isBusMaster = isOn
+                port.serve()
+            }
+        }
     }
 
     // MARK: Reset
@@ -207,9 +212,14 @@ package final class AHCIController: BusDevice, SavableDevice {
 
     private func finishHostReset() {
         guard host.withLock({ $0.isResetting }), isIdle else { return }
+        let isFirst = host.withLock { host in
+            defer { host.isResetting = false }
+            return host.isResetting
+        }
+        // HR still reads one: the driver does not touch the ports.
+        guard isFirst else { return }
         resetPorts()
         host.withLock { host in
-            host.isResetting = false
             host.control = AHCIRegister.HostControl.ahciEnable
             host.interruptStatus = 0
             host.levels = 0
@@ -222,7 +232,7 @@ package final class AHCIController: BusDevice, SavableDevice {
     }
 
     private func machineReset() {
-        isBusMaster.store(false, ordering: .releasing)
+        setBusMaster(false)
         startHostReset()
         _ = waitUntilIdle { isIdle }
         finishHostReset()
@@ -240,9 +250,8 @@ package final class AHCIController: BusDevice, SavableDevice {
 
     /// Goes on after `pause`, or after `restoreState`: what was issued meanwhile is fetched.
     package func resume() {
-        isBusMaster.store(endpoint.isBusMaster, ordering: .releasing)
         for port in ports { port.state.withLock { $0.isPaused = false } }
-        if isBusMaster.load(ordering: .acquiring) { serveAll() }
+        setBusMaster(endpoint.isBusMaster)
     }
 
     // MARK: Saved state

@@ -62,9 +62,11 @@ struct AHCIPort: Sendable {
     var isHalted = false
     var isResetPending = false
     var isPaused = false
+    /// The function may reach guest memory.
+    var isBusMaster = false
     /// Set by everything that sets a bit in `status`; the controller takes it and interrupts.
     var hasNews = false
-    private var latchedStatus: UInt32 = 0
+    var latchedStatus: UInt32 = 0
 
     init(memory: GuestMemory, drive: Drive?) {
         self.memory = memory
@@ -74,7 +76,9 @@ struct AHCIPort: Sendable {
 
     var isIdle: Bool { drive?.transfers.busyCount ?? 0 == 0 }
     /// PxIS, with the bits that only show PxSERR.
-    var interruptStatus: UInt32 { latchedStatus | (sataError & Register.exchanged != 0 ? Interrupt.portConnectChange : 0) }
+    var interruptStatus: UInt32 {
+        latchedStatus | (sataError & Register.exchanged != 0 ? Interrupt.portConnectChange : 0)
+    }
     /// The port asks for an interrupt.
     var isInterrupting: Bool { interruptStatus & interruptEnable != 0 }
 
@@ -97,7 +101,8 @@ struct AHCIPort: Sendable {
             return value
         case .taskFileData: return UInt32(shown.status) | UInt32(shown.error) << 8
         case .signature: return signature
-        case .sataStatus: return drive == nil ? 0 : sataControl & 0x0F == 0 ? 0x123 : sataControl & 0x0F == 4 ? 0x004 : 0x001
+        case .sataStatus:
+            return drive == nil ? 0 : sataControl & 0x0F == 0 ? 0x123 : sataControl & 0x0F == 4 ? 0x004 : 0x001
         case .sataControl: return sataControl
         case .sataError: return sataError
         case .sataActive: return sataActive
@@ -125,7 +130,7 @@ struct AHCIPort: Sendable {
         }
     }
 
-    private mutating func writeCommand(_ value: UInt32) {
+    mutating func writeCommand(_ value: UInt32) {
         let before = command
         command = value & Command.writable
         if value & Command.listOverride != 0, command & Command.start == 0 {
@@ -136,7 +141,7 @@ struct AHCIPort: Sendable {
     }
 
     /// ST was cleared: the issued commands are gone; those in flight end unseen.
-    private mutating func stopList() {
+    mutating func stopList() {
         commandIssue = 0
         sataActive = 0
         nextSlot = 0
@@ -144,7 +149,7 @@ struct AHCIPort: Sendable {
         for index in slots.indices where slots[index].isActive { slots[index].isAbandoned = true }
     }
 
-    private mutating func writeControl(_ value: UInt32) {
+    mutating func writeControl(_ value: UInt32) {
         let before = sataControl & 0x0F
         sataControl = value & 0xFFF
         let detection = sataControl & 0x0F
@@ -164,7 +169,7 @@ struct AHCIPort: Sendable {
     }
 
     /// The link comes up after COMRESET, once nothing is in flight.
-    private mutating func finishReset() {
+    mutating func finishReset() {
         guard isResetPending, isIdle else { return }
         isResetPending = false
         drive?.device.reset()
@@ -178,7 +183,9 @@ struct AHCIPort: Sendable {
     /// Power on and HBA reset (§10.4.3). Only when idle.
     mutating func reset() {
         (commandListBase, fisBase) = (0, 0)
-        (interruptEnable, latchedStatus, command, sataControl, sataError, sataActive, commandIssue) = (0, 0, 0, 0, 0, 0, 0)
+        (interruptEnable, latchedStatus, command, sataControl, sataError, sataActive, commandIssue) = (
+            0, 0, 0, 0, 0, 0, 0
+        )
         signature = 0xFFFF_FFFF
         shown = TaskFile()
         shown.status = 0x7F
@@ -193,7 +200,7 @@ struct AHCIPort: Sendable {
 
     // MARK: FISes
 
-    private mutating func deliverSignature() {
+    mutating func deliverSignature() {
         guard hasPendingSignature, command & Command.fisReceiveEnable != 0, let drive else { return }
         hasPendingSignature = false
         shown = TaskFile()
@@ -202,19 +209,21 @@ struct AHCIPort: Sendable {
         store(shown.registerFIS(type: AHCIFIS.deviceToHost, flags: 0), at: AHCIFIS.deviceToHostOffset)
     }
 
-    private func store(_ bytes: [UInt8], at offset: UInt64) {
-        guard command & Command.fisReceiveEnable != 0, let address = GuestAddress(fisBase).advanced(by: offset) else { return }
+    func store(_ bytes: [UInt8], at offset: UInt64) {
+        guard command & Command.fisReceiveEnable != 0, let address = GuestAddress(fisBase).advanced(by: offset) else {
+            return
+        }
         // A FIS area that is not RAM loses its FISes: the registers show the same.
         try? memory.write(bytes, at: address)
     }
 
-    private mutating func raise(_ bits: UInt32) {
+    mutating func raise(_ bits: UInt32) {
         latchedStatus |= bits
         hasNews = true
     }
 
     /// Ends slot `index` as its task file says.
-    private mutating func show(_ index: Int) {
+    mutating func show(_ index: Int) {
         let slot = slots[index]
         slots[index].isActive = false
         guard !slot.isAbandoned else { return }
@@ -226,7 +235,9 @@ struct AHCIPort: Sendable {
             shown.error = slot.file.error
             let active = hasFailed ? 0 : bit
             let bytes: [UInt8] = [AHCIFIS.setDeviceBits, AHCIFIS.interrupt, slot.file.status & 0x77, slot.file.error]
-            store(bytes + (0..<4).map { UInt8(truncatingIfNeeded: active >> UInt32(8 * $0)) }, at: AHCIFIS.setDeviceBitsOffset)
+            store(
+                bytes + (0..<4).map { UInt8(truncatingIfNeeded: active >> UInt32(8 * $0)) },
+                at: AHCIFIS.setDeviceBitsOffset)
             sataActive &= ~active
             bits = Interrupt.setDeviceBits
         } else {
@@ -239,7 +250,9 @@ struct AHCIPort: Sendable {
                 storePIOSetup(slot)
                 bits = Interrupt.pioSetup
             } else {
-                store(slot.file.registerFIS(type: AHCIFIS.deviceToHost, flags: AHCIFIS.interrupt), at: AHCIFIS.deviceToHostOffset)
+                store(
+                    slot.file.registerFIS(type: AHCIFIS.deviceToHost, flags: AHCIFIS.interrupt),
+                    at: AHCIFIS.deviceToHostOffset)
                 bits = Interrupt.deviceToHost
             }
             // §6.2.2.1: the bit of a command that failed stays, so that software sees which it was.
@@ -253,7 +266,7 @@ struct AHCIPort: Sendable {
     }
 
     /// The last PIO Setup FIS of a transfer to the host: the status before it has DRQ, E_Status is the end's.
-    private func storePIOSetup(_ slot: Slot, flags: UInt8 = AHCIFIS.interrupt | AHCIFIS.toHost) {
+    func storePIOSetup(_ slot: Slot, flags: UInt8 = AHCIFIS.interrupt | AHCIFIS.toHost) {
         var before = slot.file
         before.status = TaskFile.Status.idle | TaskFile.Status.dataRequest
         var bytes = before.registerFIS(type: AHCIFIS.pioSetup, flags: flags)
@@ -264,20 +277,20 @@ struct AHCIPort: Sendable {
         store(bytes, at: AHCIFIS.pioSetupOffset)
     }
 
-    private func storeByteCount(_ index: Int, _ count: Int) {
+    func storeByteCount(_ index: Int, _ count: Int) {
         let offset = UInt64(index) * 32 + AHCICommandHeader.byteCountOffset
         guard let address = GuestAddress(commandListBase).advanced(by: offset) else { return }
         try? memory.store(UInt32(clamping: count), at: address)
     }
 
     /// The device stops after an error: what else was queued is aborted without a word (SATA 2.6 §13.6.3.2).
-    private mutating func halt() {
+    mutating func halt() {
         isHalted = true
         for index in slots.indices where slots[index].isActive { slots[index].isAbandoned = true }
     }
 
     /// §6.1.2: the host bus did not answer where the driver's structures should be.
-    private mutating func failHostBus(_ index: Int) {
+    mutating func failHostBus(_ index: Int) {
         slots[index].isActive = false
         halt()
         raise(Interrupt.hostBusFatal)
@@ -287,7 +300,9 @@ struct AHCIPort: Sendable {
 
     /// Fetches what was issued, as far as the device takes it: several queued commands, or one other.
     mutating func serve() {
-        guard command & Command.start != 0, command & Command.fisReceiveEnable != 0, drive != nil, sataControl & 0x0F == 0 else { return }
+        guard isBusMaster, command & Command.start != 0, command & Command.fisReceiveEnable != 0, drive != nil,
+            sataControl & 0x0F == 0
+        else { return }
         var looked = 0
         while looked < Self.slotCount, commandIssue != 0, !isHalted, !isPaused, !isResetPending {
             // What ST = 0 left in flight ends first.
@@ -306,7 +321,7 @@ struct AHCIPort: Sendable {
     }
 
     /// Takes the command in slot `index`. False where it must wait for those at work.
-    private mutating func begin(_ index: Int) -> Bool {
+    mutating func begin(_ index: Int) -> Bool {
         var header = AHCICommandHeader(), fis = AHCICommandFIS()
         guard let entry = GuestAddress(commandListBase).advanced(by: UInt64(index) * 32),
             let loaded = try? memory.load(AHCICommandHeader.self, at: entry),
@@ -317,7 +332,8 @@ struct AHCIPort: Sendable {
         }
         (header, fis) = (loaded, loadedFIS)
         let file = fis.taskFile
-        let isQueued = fis.isCommand && (file.command == ATACommand.readFPDMAQueued || file.command == ATACommand.writeFPDMAQueued)
+        let isQueued =
+            fis.isCommand && (file.command == ATACommand.readFPDMAQueued || file.command == ATACommand.writeFPDMAQueued)
         for slot in slots where slot.isActive {
             guard isQueued, case .transfer(_, .queued) = slot.operation else { return false }
         }
@@ -337,7 +353,9 @@ struct AHCIPort: Sendable {
             shown.status = TaskFile.Status.busy | TaskFile.Status.idle
         }
         guard var device = drive?.device else { return true }
-        if let backend = drive?.backend, device.kind == .disk { device.sectorCount = min(backend.byteCount / 512, 1 << 48) }
+        if let backend = drive?.backend, device.kind == .disk {
+            device.sectorCount = min(backend.byteCount / 512, 1 << 48)
+        }
         let operation = device.begin(&slots[index].file)
         slots[index].operation = operation
         if case .transfer(_, .queued(let tag)) = operation, Int(tag) != index {
@@ -352,7 +370,7 @@ struct AHCIPort: Sendable {
     }
 
     /// A FIS without a command carries the control register: SRST set and cleared resets the device (§10.4.1).
-    private mutating func control(_ index: Int, _ header: AHCICommandHeader, _ value: UInt8) {
+    mutating func control(_ index: Int, _ header: AHCICommandHeader, _ value: UInt8) {
         slots[index].isActive = false
         commandIssue &= ~(1 << UInt32(index))
         if value & 0x04 != 0 {
@@ -367,7 +385,7 @@ struct AHCIPort: Sendable {
         }
     }
 
-    private mutating func carryOut(_ index: Int, _ header: AHCICommandHeader) {
+    mutating func carryOut(_ index: Int, _ header: AHCICommandHeader) {
         switch slots[index].operation {
         case .done: show(index)
         case .dataIn(let bytes, _):
@@ -380,7 +398,9 @@ struct AHCIPort: Sendable {
         case .trim(let byteCount):
             guard let list = gather(index, header, byteCount) else { return }
             slots[index].byteCount = byteCount
-            guard list.byteCount == byteCount, let ranges = drive?.device.trimRanges(list.bytes(limit: byteCount, memory: memory)) else {
+            guard list.byteCount == byteCount,
+                let ranges = drive?.device.trimRanges(list.bytes(limit: byteCount, memory: memory))
+            else {
                 slots[index].file.fail(TaskFile.ErrorBits.aborted)
                 show(index)
                 return
@@ -390,7 +410,7 @@ struct AHCIPort: Sendable {
         }
     }
 
-    private mutating func transfer(_ index: Int, _ header: AHCICommandHeader, _ work: DiskWork, _ means: ATAProtocol) {
+    mutating func transfer(_ index: Int, _ header: AHCICommandHeader, _ work: DiskWork, _ means: ATAProtocol) {
         switch work {
         case .read(let offset, let byteCount):
             guard let list = gather(index, header, byteCount) else { return }
@@ -416,13 +436,14 @@ struct AHCIPort: Sendable {
 
     /// The regions of the command's PRD table that `byteCount` bytes take, in the slot's list. Nil where one is not RAM: the port
     /// has failed then.
-    private mutating func gather(_ index: Int, _ header: AHCICommandHeader, _ byteCount: Int) -> ScatterList? {
+    mutating func gather(_ index: Int, _ header: AHCICommandHeader, _ byteCount: Int) -> ScatterList? {
         let memory = memory
         let isSound = drive?.transfers.prepare(index) { list in
             for number in 0..<header.regionCount where list.byteCount < byteCount {
                 guard let address = GuestAddress(header.tableAddress).advanced(by: 0x80 + UInt64(number) * 16),
                     let region = try? memory.load(AHCIRegion.self, at: address),
-                    list.append(GuestAddress(region.start), min(region.byteCount, byteCount - list.byteCount), memory: memory)
+                    list.append(
+                        GuestAddress(region.start), min(region.byteCount, byteCount - list.byteCount), memory: memory)
                 else { return false }
             }
             return true
@@ -434,13 +455,13 @@ struct AHCIPort: Sendable {
         return list
     }
 
-    private mutating func start(_ index: Int, _ work: DiskWork) {
+    mutating func start(_ index: Int, _ work: DiskWork) {
         let errno = drive?.transfers.start(work, tag: index) ?? EIO
         if errno != 0 { end(index, errno: errno == TransferQueue.finished ? 0 : errno) }
     }
 
     /// The image's part of slot `index` is over.
-    private mutating func end(_ index: Int, errno: Int32) {
+    mutating func end(_ index: Int, errno: Int32) {
         if let packet = slots[index].packet {
             finishPacket(index, drive?.unit?.end(of: packet.work, errno: errno))
         } else {
@@ -457,95 +478,5 @@ struct AHCIPort: Sendable {
         for (index, errno) in ended where slots.indices.contains(index) { end(index, errno: errno) }
         finishReset()
         serve()
-    }
-
-    // MARK: ATAPI
-
-    private mutating func packet(_ index: Int, _ header: AHCICommandHeader, isDMA: Bool) {
-        guard header.isPacket, let address = GuestAddress(header.tableAddress).advanced(by: 0x40),
-            let bytes = try? memory.bytes(at: address, count: 16), var unit = drive?.unit
-        else {
-            slots[index].file.fail(TaskFile.ErrorBits.aborted)
-            return show(index)
-        }
-        let block = CommandBlock(bytes)
-        var parameters: [UInt8] = []
-        let wanted = unit.parameterByteCount(of: block)
-        if wanted > 0 {
-            guard let list = gather(index, header, wanted) else { return }
-            parameters = list.bytes(limit: wanted, memory: memory)
-        }
-        let answer = unit.perform(block, parameters: parameters)
-        drive?.unit = unit
-        switch answer {
-        case .good: finishPacket(index, nil)
-        case .failed(let sense): finishPacket(index, sense)
-        case .data(let data):
-            guard let list = gather(index, header, data.count) else { return }
-            slots[index].byteCount = list.write(data, memory: memory)
-            finishPacket(index, nil)
-            if !isDMA { storePIOSetup(slots[index], flags: AHCIFIS.toHost) }
-        case .work(let work):
-            guard case .read(let offset, let byteCount) = work else { return start(index, work, packet: work) }
-            guard let list = gather(index, header, byteCount) else { return }
-            let fitting = min(byteCount, list.byteCount) & ~511
-            slots[index].byteCount = fitting
-            return start(index, .read(offset: offset, byteCount: fitting), packet: work)
-        }
-        show(index)
-    }
-
-    private mutating func start(_ index: Int, _ work: DiskWork, packet: DiskWork) {
-        slots[index].packet = PacketWork(work: packet)
-        start(index, work)
-    }
-
-    /// Interrupt reason: command complete, to the host (ATA8-ACS §7.21).
-    private mutating func finishPacket(_ index: Int, _ sense: SenseData?) {
-        if let sense {
-            slots[index].file.fail(sense.key << 4 | TaskFile.ErrorBits.aborted)
-        } else {
-            slots[index].file.succeed()
-        }
-        slots[index].file.count = 3
-    }
-
-    // MARK: Saved state
-
-    func save(into writer: inout StateWriter) {
-        writer.write(commandListBase)
-        writer.write(fisBase)
-        for word in [interruptEnable, latchedStatus, command, sataControl, sataError, sataActive, commandIssue, signature] { writer.write(word) }
-        shown.save(into: &writer)
-        writer.write(UInt8(truncatingIfNeeded: nextSlot))
-        for flag in [hasPendingSignature, isSoftReset, isHalted, isResetPending] { writer.write(flag) }
-        writer.write(drive != nil)
-        drive?.device.save(into: &writer)
-        drive?.unit?.save(into: &writer)
-    }
-
-    mutating func restore(from reader: inout StateReader) throws(DeviceStateError) {
-        commandListBase = try reader.read(UInt64.self) & ~0x3FF
-        fisBase = try reader.read(UInt64.self) & ~0xFF
-        interruptEnable = try reader.read()
-        latchedStatus = try reader.read()
-        command = try reader.read(UInt32.self) & Command.writable
-        sataControl = try reader.read(UInt32.self) & 0xFFF
-        sataError = try reader.read()
-        sataActive = try reader.read()
-        commandIssue = try reader.read()
-        signature = try reader.read()
-        shown = try TaskFile(from: &reader)
-        nextSlot = Int(try reader.read(UInt8.self)) % Self.slotCount
-        hasPendingSignature = try reader.readBool()
-        isSoftReset = try reader.readBool()
-        isHalted = try reader.readBool()
-        isResetPending = try reader.readBool()
-        guard try reader.readBool() == (drive != nil) else {
-            throw DeviceStateError(section: reader.section, reason: "was saved with other drives than there are")
-        }
-        try drive?.device.restore(from: &reader)
-        try drive?.unit?.restore(from: &reader)
-        for index in slots.indices { slots[index] = Slot() }
     }
 }

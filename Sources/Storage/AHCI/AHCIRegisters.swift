@@ -143,7 +143,8 @@ extension TaskFile {
         let low = { (word: UInt16) in UInt8(truncatingIfNeeded: word) }
         let high = { (word: UInt16) in UInt8(truncatingIfNeeded: word >> 8) }
         return [
-            type, flags, status, error, low(lbaLow), low(lbaMid), low(lbaHigh), device, high(lbaLow), high(lbaMid), high(lbaHigh), 0,
+            type, flags, status, error, low(lbaLow), low(lbaMid), low(lbaHigh), device, high(lbaLow), high(lbaMid),
+            high(lbaHigh), 0,
             low(count), high(count), 0, 0, 0, 0, 0, 0,
         ]
     }

@@ -13,7 +13,9 @@ extension ATADevice {
         /// Two characters a word, the first in the high byte.
         mutating func setText(_ text: String, at index: Int, wordCount: Int) {
             let bytes = DriveIdentity.padded(text, wordCount * 2)
-            for word in 0..<wordCount { words[index + word] = UInt16(bytes[2 * word]) << 8 | UInt16(bytes[2 * word + 1]) }
+            for word in 0..<wordCount {
+                words[index + word] = UInt16(bytes[2 * word]) << 8 | UInt16(bytes[2 * word + 1])
+            }
         }
 
         /// Little-endian bytes, with the checksum of word 255.
@@ -72,7 +74,9 @@ extension ATADevice {
         } else {
             words[106] = 0x4000
         }
-        for index in 0..<4 { words[108 + index] = UInt16(truncatingIfNeeded: identity.worldWideName >> UInt64(48 - 16 * index)) }
+        for index in 0..<4 {
+            words[108 + index] = UInt16(truncatingIfNeeded: identity.worldWideName >> UInt64(48 - 16 * index))
+        }
         words[169] = isReadOnly ? 0 : 1  // TRIM
         words[209] = 0x4000  // logical block 0 begins a physical one
         words[217] = 0x0001  // no rotating medium

@@ -72,7 +72,8 @@ extension ATADevice {
         let low = { (word: UInt16) in UInt8(truncatingIfNeeded: word) }
         let high = { (word: UInt16) in UInt8(truncatingIfNeeded: word >> 8) }
         return checksummed([
-            failed.tag & 0x1F, 0, file.status, file.error, low(file.lbaLow), low(file.lbaMid), low(file.lbaHigh), file.device,
+            failed.tag & 0x1F, 0, file.status, file.error, low(file.lbaLow), low(file.lbaMid), low(file.lbaHigh),
+            file.device,
             high(file.lbaLow), high(file.lbaMid), high(file.lbaHigh), 0, low(file.count), high(file.count),
         ])
     }

@@ -86,7 +86,8 @@ package struct ATADevice: Sendable {
 
     private mutating func beginDisk(_ command: UInt8, _ file: inout TaskFile) -> ATAOperation {
         switch command {
-        case ATACommand.readSectors, ATACommand.readSectorsNoRetry, ATACommand.writeSectors, ATACommand.writeSectorsNoRetry:
+        case ATACommand.readSectors, ATACommand.readSectorsNoRetry, ATACommand.writeSectors,
+            ATACommand.writeSectorsNoRetry:
             return transfer(&file, isWrite: command & 0x10 != 0, isExtended: false, .programmed(blockByteCount: 512))
         case ATACommand.readSectorsExt, ATACommand.writeSectorsExt:
             return transfer(&file, isWrite: command & 0x10 != 0, isExtended: true, .programmed(blockByteCount: 512))
@@ -107,7 +108,9 @@ package struct ATADevice: Sendable {
         case ATACommand.readVerify, ATACommand.readVerifyNoRetry, ATACommand.readVerifyExt:
             let isExtended = command == ATACommand.readVerifyExt
             // The medium is an image: what could not be read is found out by reading it.
-            guard range(file, isExtended: isExtended) != nil else { return refuse(&file, TaskFile.ErrorBits.idNotFound) }
+            guard range(file, isExtended: isExtended) != nil else {
+                return refuse(&file, TaskFile.ErrorBits.idNotFound)
+            }
             return complete(&file)
         case ATACommand.dataSetManagement: return dataSetManagement(&file)
         case ATACommand.flushCache, ATACommand.flushCacheExt: return .flush
@@ -186,7 +189,9 @@ package struct ATADevice: Sendable {
                 // Cylinder, head and a sector that counts from 1.
                 let cylinder = UInt64(file.lbaMid & 0xFF) | UInt64(file.lbaHigh & 0xFF) << 8
                 guard file.lbaLow & 0xFF != 0 else { return nil }
-                sector = (cylinder * UInt64(headCount) + UInt64(file.device & 0x0F)) * UInt64(sectorsPerTrack) + UInt64(file.lbaLow & 0xFF) - 1
+                sector =
+                    (cylinder * UInt64(headCount) + UInt64(file.device & 0x0F)) * UInt64(sectorsPerTrack)
+                    + UInt64(file.lbaLow & 0xFF) - 1
             }
         }
         return isInside(sector, count) ? (sector, count) : nil
@@ -201,7 +206,9 @@ package struct ATADevice: Sendable {
     ) -> ATAOperation {
         isStandby = false
         if isWrite, isReadOnly { return refuse(&file) }
-        guard let range = range(file, isExtended: isExtended) else { return refuse(&file, TaskFile.ErrorBits.idNotFound) }
+        guard let range = range(file, isExtended: isExtended) else {
+            return refuse(&file, TaskFile.ErrorBits.idNotFound)
+        }
         return .transfer(work(range.sector, range.count, isWrite: isWrite, isDurable: isDurable), means)
     }
 
@@ -213,10 +220,13 @@ package struct ATADevice: Sendable {
             : .read(offset: offset, byteCount: count * 512)
     }
 
-    private mutating func multiple(_ file: inout TaskFile, isWrite: Bool, isExtended: Bool, isDurable: Bool = false) -> ATAOperation {
+    private mutating func multiple(_ file: inout TaskFile, isWrite: Bool, isExtended: Bool, isDurable: Bool = false)
+        -> ATAOperation
+    {
         guard multipleCount > 0 else { return refuse(&file) }
         return transfer(
-            &file, isWrite: isWrite, isExtended: isExtended, .programmed(blockByteCount: 512 * Int(multipleCount)), isDurable: isDurable)
+            &file, isWrite: isWrite, isExtended: isExtended, .programmed(blockByteCount: 512 * Int(multipleCount)),
+            isDurable: isDurable)
     }
 
     private mutating func queued(_ file: inout TaskFile) -> ATAOperation {
@@ -236,7 +246,9 @@ package struct ATADevice: Sendable {
     }
 
     private mutating func dataSetManagement(_ file: inout TaskFile) -> ATAOperation {
-        guard file.features & 1 != 0, !isReadOnly, file.count > 0, file.count <= Self.trimBlockLimit else { return refuse(&file) }
+        guard file.features & 1 != 0, !isReadOnly, file.count > 0, file.count <= Self.trimBlockLimit else {
+            return refuse(&file)
+        }
         return .trim(byteCount: Int(file.count) * 512)
     }
 
@@ -276,7 +288,10 @@ package struct ATADevice: Sendable {
         case 0x03:
             // PIO default and flow control, multiword DMA 0-2, Ultra DMA 0-5 (table "transfer modes").
             let mode = UInt8(truncatingIfNeeded: file.count)
-            guard mode < 0x02 || (0x08...0x0C).contains(mode) || (0x20...0x22).contains(mode) || (0x40...0x45).contains(mode) else {
+            guard
+                mode < 0x02 || (0x08...0x0C).contains(mode) || (0x20...0x22).contains(mode)
+                    || (0x40...0x45).contains(mode)
+            else {
                 return refuse(&file)
             }
             transferMode = mode

@@ -19,11 +19,15 @@ extension AttachedDrive {
         switch self {
         case .disk(let backend, let identity):
             let device = ATADevice(
-                .disk, identity: identity, sectorCount: backend.byteCount / 512, isReadOnly: backend.isReadOnly, isSerial: isSerial,
+                .disk, identity: identity, sectorCount: backend.byteCount / 512, isReadOnly: backend.isReadOnly,
+                isSerial: isSerial,
                 physicalBlockByteCount: backend.physicalBlockByteCount)
             return (device, nil)
         case .optical(let backend, let identity):
-            return (ATADevice(.packetDevice, identity: identity, isSerial: isSerial), OpticalUnit(identity: identity, byteCount: backend.byteCount))
+            return (
+                ATADevice(.packetDevice, identity: identity, isSerial: isSerial),
+                OpticalUnit(identity: identity, byteCount: backend.byteCount)
+            )
         }
     }
 }

@@ -54,7 +54,10 @@ package struct TaskFile: Sendable, Equatable {
 
     /// The 28-bit address: three bytes and the low half of the device register.
     package var lba28: UInt64 {
-        get { UInt64(lbaLow & 0xFF) | UInt64(lbaMid & 0xFF) << 8 | UInt64(lbaHigh & 0xFF) << 16 | UInt64(device & 0x0F) << 24 }
+        get {
+            UInt64(lbaLow & 0xFF) | UInt64(lbaMid & 0xFF) << 8 | UInt64(lbaHigh & 0xFF) << 16 | UInt64(device & 0x0F)
+                << 24
+        }
         set {
             lbaLow = UInt16(newValue & 0xFF)
             lbaMid = UInt16(newValue >> 8 & 0xFF)

@@ -43,12 +43,14 @@ struct IDEChannel: Sendable {
     /// INTRQ, before nIEN.
     var isInterrupting = false
     var isPaused = false
+    /// The function may reach guest memory.
+    var isBusMaster = false
     /// Reset was asked for while the image was at work.
     var isResetPending = false
-    private var control: UInt8 = 0
-    private var masterCommand: UInt8 = 0
-    private var masterStatus: UInt8 = 0
-    private var regionTable: UInt32 = 0
+    var control: UInt8 = 0
+    var masterCommand: UInt8 = 0
+    var masterStatus: UInt8 = 0
+    var regionTable: UInt32 = 0
 
     init(memory: GuestMemory, drives: [Drive?]) {
         self.memory = memory
@@ -73,7 +75,7 @@ struct IDEChannel: Sendable {
     }
 
     /// The end of a soft reset: signatures, drive 0.
-    private mutating func resetDrives() {
+    mutating func resetDrives() {
         isResetPending = false
         isInterrupting = false
         job = IDEJob()
@@ -117,7 +119,11 @@ struct IDEChannel: Sendable {
         control &= ~Control.highOrderByte
         if register == 7 { return command(value) }
         // A busy drive takes nothing.
-        if let status = drives[selected]?.file.status, status & (TaskFile.Status.busy | TaskFile.Status.dataRequest) != 0 { return }
+        if let status = drives[selected]?.file.status,
+            status & (TaskFile.Status.busy | TaskFile.Status.dataRequest) != 0
+        {
+            return
+        }
         let push = { (word: inout UInt16) in word = word << 8 | UInt16(value) }
         for index in drives.indices where drives[index] != nil {
             guard var file = drives[index]?.file else { continue }
@@ -150,7 +156,7 @@ struct IDEChannel: Sendable {
     }
 
     /// BSY stays until the image is done with memory.
-    private mutating func finishReset() {
+    mutating func finishReset() {
         guard isResetPending, isIdle else { return }
         for index in drives.indices { drives[index]?.unit?.reset() }
         resetDrives()
@@ -158,7 +164,7 @@ struct IDEChannel: Sendable {
 
     // MARK: Commands
 
-    private mutating func command(_ value: UInt8) {
+    mutating func command(_ value: UInt8) {
         guard control & Control.softReset == 0, !isResetPending, var drive = drives[selected] else { return }
         let isBusy = drive.file.status & (TaskFile.Status.busy | TaskFile.Status.dataRequest) != 0
         // Only DEVICE RESET interrupts a packet device at work, and only while the image is not.
@@ -182,7 +188,7 @@ struct IDEChannel: Sendable {
         if value == ATACommand.deviceReset, drive.unit != nil { isInterrupting = false }
     }
 
-    private mutating func carryOut(_ operation: ATAOperation) {
+    mutating func carryOut(_ operation: ATAOperation) {
         switch operation {
         case .done: finish()
         case .dataIn(let bytes, _): offer(bytes)
@@ -207,7 +213,7 @@ struct IDEChannel: Sendable {
         }
     }
 
-    private mutating func transfer(_ work: DiskWork, _ means: ATAProtocol) {
+    mutating func transfer(_ work: DiskWork, _ means: ATAProtocol) {
         switch (work, means) {
         case (.read(let offset, let byteCount), .programmed(let block)):
             job.kind = .readPIO
@@ -230,32 +236,32 @@ struct IDEChannel: Sendable {
         }
     }
 
-    private mutating func setStatus(_ bits: UInt8) { drives[jobDrive]?.file.status = bits }
+    mutating func setStatus(_ bits: UInt8) { drives[jobDrive]?.file.status = bits }
 
     /// DRQ: the port moves the piece at hand.
-    private mutating func request(interrupts: Bool) {
+    mutating func request(interrupts: Bool) {
         setStatus(TaskFile.Status.idle | TaskFile.Status.dataRequest)
         if interrupts { interrupt() }
     }
 
-    private mutating func interrupt() {
+    mutating func interrupt() {
         isInterrupting = true
         masterStatus |= BusMaster.interrupt
     }
 
     /// The command is over as its task file says.
-    private mutating func finish() {
+    mutating func finish() {
         job = IDEJob()
         masterStatus &= ~BusMaster.active
         interrupt()
     }
 
-    private mutating func fail(_ error: UInt8) {
+    mutating func fail(_ error: UInt8) {
         drives[jobDrive]?.file.fail(error)
         finish()
     }
 
-    private mutating func succeed() {
+    mutating func succeed() {
         drives[jobDrive]?.file.succeed()
         finish()
     }
@@ -263,7 +269,7 @@ struct IDEChannel: Sendable {
     // MARK: Programmed I/O
 
     /// Hands bytes of the drive's own to the port, or to memory.
-    private mutating func offer(_ bytes: [UInt8], isDMA: Bool = false) {
+    mutating func offer(_ bytes: [UInt8], isDMA: Bool = false) {
         guard !bytes.isEmpty else { return job.isPacket ? endPacket(nil) : succeed() }
         buffer.copyIn(bytes)
         job.filled = min(bytes.count, Self.bufferByteCount)
@@ -279,7 +285,7 @@ struct IDEChannel: Sendable {
     }
 
     /// The image fills the buffer with the next block, or for a packet with as many as there is room for.
-    private mutating func fill() {
+    mutating func fill() {
         let room = job.isPacket ? Self.bufferByteCount : min(job.blockByteCount, Self.bufferByteCount)
         job.filled = min(room, job.remaining)
         (job.position, job.pieceEnd) = (0, 0)
@@ -287,7 +293,7 @@ struct IDEChannel: Sendable {
     }
 
     /// The next piece of the buffer that goes through the port between two interrupts.
-    private mutating func nextPiece() {
+    mutating func nextPiece() {
         let piece = min(job.blockByteCount, job.filled - job.position)
         job.pieceEnd = job.position + piece
         if job.isPacket {
@@ -299,7 +305,9 @@ struct IDEChannel: Sendable {
 
     /// Reads the data port.
     mutating func readData(_ width: AccessWidth) -> UInt64 {
-        guard selected == jobDrive, job.isAtPort, job.kind == .readPIO || job.kind == .dataPIO else { return width.allOnes }
+        guard selected == jobDrive, job.isAtPort, job.kind == .readPIO || job.kind == .dataPIO else {
+            return width.allOnes
+        }
         var value: UInt64 = 0
         for index in 0..<width.byteCount where job.position < job.pieceEnd {
             value |= UInt64(buffer[job.position]) << UInt64(8 * index)
@@ -311,7 +319,9 @@ struct IDEChannel: Sendable {
 
     /// Writes the data port.
     mutating func writeData(_ width: AccessWidth, _ value: UInt64) {
-        guard selected == jobDrive, job.isAtPort, job.kind == .writePIO || job.kind == .packetCommand || job.kind == .packetParameters else { return }
+        guard selected == jobDrive, job.isAtPort,
+            job.kind == .writePIO || job.kind == .packetCommand || job.kind == .packetParameters
+        else { return }
         for index in 0..<width.byteCount where job.position < job.pieceEnd {
             buffer[job.position] = UInt8(truncatingIfNeeded: value >> UInt64(8 * index))
             job.position += 1
@@ -320,7 +330,7 @@ struct IDEChannel: Sendable {
     }
 
     /// The port has moved all of the piece.
-    private mutating func endPiece() {
+    mutating func endPiece() {
         switch job.kind {
         case .readPIO, .dataPIO:
             if job.position < job.filled { return nextPiece() }
@@ -329,7 +339,8 @@ struct IDEChannel: Sendable {
             // The last block's end is not interrupted for (ATA8-APT §9.5).
             drives[jobDrive]?.file.succeed()
             job = IDEJob()
-        case .writePIO: start(.write(offset: job.offset, byteCount: job.pieceEnd, isDurable: job.isDurable), inBuffer: true)
+        case .writePIO:
+            start(.write(offset: job.offset, byteCount: job.pieceEnd, isDurable: job.isDurable), inBuffer: true)
         case .packetCommand:
             job.packet = buffer.bytes(count: 12)
             packet(isDMA: job.isDurable)
@@ -340,12 +351,12 @@ struct IDEChannel: Sendable {
 
     // MARK: The image
 
-    private mutating func startPlain(_ work: DiskWork) {
+    mutating func startPlain(_ work: DiskWork) {
         job.kind = .plain
         start(work, inBuffer: false)
     }
 
-    private mutating func start(_ work: DiskWork, inBuffer: Bool) {
+    mutating func start(_ work: DiskWork, inBuffer: Bool) {
         setStatus(TaskFile.Status.busy | TaskFile.Status.ready)
         let errno = drives[jobDrive]?.transfers.start(work, tag: 0, bounce: inBuffer ? buffer : nil) ?? EIO
         if errno == 0 {
@@ -364,11 +375,15 @@ struct IDEChannel: Sendable {
         finishReset()
     }
 
-    private mutating func end(errno: CInt) {
+    mutating func end(errno: CInt) {
         guard errno == 0 else {
             masterStatus |= job.isDMA && errno == EFAULT ? BusMaster.error : 0
-            if job.isPacket { return endPacket(drives[jobDrive]?.unit?.end(of: .read(offset: 0, byteCount: 0), errno: errno)) }
-            return fail(job.kind == .readPIO || job.kind == .readDMA ? TaskFile.ErrorBits.uncorrectable : TaskFile.ErrorBits.aborted)
+            if job.isPacket {
+                return endPacket(drives[jobDrive]?.unit?.end(of: .read(offset: 0, byteCount: 0), errno: errno))
+            }
+            return fail(
+                job.kind == .readPIO || job.kind == .readDMA
+                    ? TaskFile.ErrorBits.uncorrectable : TaskFile.ErrorBits.aborted)
         }
         switch job.kind {
         case .readPIO:
@@ -384,193 +399,6 @@ struct IDEChannel: Sendable {
             request(interrupts: true)
         default:
             if job.isPacket { endPacket(nil) } else { succeed() }
-        }
-    }
-
-    // MARK: Bus master
-
-    func readMaster(_ register: UInt64) -> UInt8 {
-        switch register {
-        case 0: masterCommand
-        case 2: masterStatus
-        case 4...7: UInt8(truncatingIfNeeded: regionTable >> UInt32(8 * (register - 4)))
-        default: 0xFF
-        }
-    }
-
-    mutating func writeMaster(_ register: UInt64, _ value: UInt8, isBusMaster: Bool) {
-        switch register {
-        case 0:
-            let starts = masterCommand & BusMaster.start == 0 && value & BusMaster.start != 0
-            masterCommand = value & (BusMaster.start | BusMaster.toMemory)
-            if starts {
-                masterStatus |= BusMaster.active
-                if isBusMaster { startDMA() }
-            } else if value & BusMaster.start == 0, isIdle {
-                masterStatus &= ~BusMaster.active
-            }
-        case 2: masterStatus = masterStatus & ~(value & (BusMaster.error | BusMaster.interrupt)) & ~BusMaster.capable | value & BusMaster.capable
-        case 4...7:
-            let shift = UInt32(8 * (register - 4))
-            regionTable = (regionTable & ~(0xFF << shift) | UInt32(value) << shift) & ~3
-        default: break
-        }
-    }
-
-    /// The drive is ready to move data by DMA: at once where the bus master was started before.
-    private mutating func awaitBusMaster() {
-        setStatus(TaskFile.Status.idle | TaskFile.Status.dataRequest | (job.isPacket ? 0 : TaskFile.Status.busy))
-        if masterStatus & BusMaster.active != 0, masterCommand & BusMaster.start != 0 { startDMA() }
-    }
-
-    private mutating func startDMA() {
-        guard job.isDMA, isIdle, !isPaused else { return }
-        let toMemory = job.kind == .readDMA || job.kind == .dataDMA
-        let wanted = job.kind == .dataDMA ? job.filled : job.remaining
-        // The direction is the driver's to set right (§2.1): data the other way would not arrive.
-        guard toMemory == (masterCommand & BusMaster.toMemory != 0) else { return failDMA() }
-        guard let list = gather(wanted) else { return failDMA() }
-        switch job.kind {
-        case .readDMA:
-            // A table that is too short ends the transfer: what fits has arrived.
-            job.remaining = min(wanted, list.byteCount) & ~511
-            start(.read(offset: job.offset, byteCount: job.remaining), inBuffer: false)
-        case .writeDMA:
-            guard list.byteCount >= wanted else { return failDMA() }
-            start(.write(offset: job.offset, byteCount: wanted, isDurable: job.isDurable), inBuffer: false)
-        case .dataDMA:
-            list.write(buffer.bytes(count: job.filled), memory: memory)
-            if job.isPacket { endPacket(nil) } else { succeed() }
-        case .trimDMA:
-            guard list.byteCount >= wanted, let ranges = drives[jobDrive]?.device.trimRanges(list.bytes(limit: wanted, memory: memory)) else { return failDMA() }
-            startPlain(.discard(ranges))
-        case .parametersDMA: performPacket(list.bytes(limit: wanted, memory: memory), isDMA: true)
-        default: break
-        }
-    }
-
-    private mutating func failDMA() {
-        masterStatus |= BusMaster.error
-        if job.isPacket { return endPacket(drives[jobDrive]?.unit?.end(of: .flush, errno: EFAULT)) }
-        fail(TaskFile.ErrorBits.aborted)
-    }
-
-    /// The physical region table, at most 64 KiB of it (§1.2): as much as `byteCount` takes. Nil where a region is not RAM.
-    private mutating func gather(_ byteCount: Int) -> ScatterList? {
-        let memory = memory, table = UInt64(regionTable)
-        let isSound = drives[jobDrive]?.transfers.prepare(0) { list in
-            for index in 0..<8192 where list.byteCount < byteCount {
-                guard let entry = try? memory.load(UInt64.self, at: GuestAddress(table + UInt64(index) * 8)) else { return false }
-                let count = Int(entry >> 32 & 0xFFFE), size = count == 0 ? 1 << 16 : count
-                guard list.append(GuestAddress(entry & 0xFFFF_FFFE), min(size, byteCount - list.byteCount), memory: memory) else { return false }
-                if entry >> 63 != 0 { break }  // EOT
-            }
-            return true
-        }
-        return isSound == true ? drives[jobDrive]?.transfers.list(0) : nil
-    }
-
-    // MARK: Packets
-
-    /// Interrupt reason: bit 0 a command, bit 1 to the host.
-    private mutating func setPacketReason(_ value: UInt16) { drives[jobDrive]?.file.count = value }
-
-    private mutating func setPacketByteCount(_ count: Int) {
-        drives[jobDrive]?.file.lbaMid = UInt16(count & 0xFF)
-        drives[jobDrive]?.file.lbaHigh = UInt16(count >> 8 & 0xFF)
-    }
-
-    private mutating func packet(isDMA: Bool) {
-        job.isDurable = false
-        (job.position, job.pieceEnd, job.filled) = (0, 0, 0)
-        let wanted = drives[jobDrive]?.unit?.parameterByteCount(of: CommandBlock(job.packet)) ?? 0
-        guard wanted > 0 else { return performPacket([], isDMA: isDMA) }
-        if isDMA {
-            job.kind = .parametersDMA
-            job.remaining = wanted
-            return awaitBusMaster()
-        }
-        job.kind = .packetParameters
-        job.pieceEnd = min(wanted, job.blockByteCount)
-        setPacketReason(0)
-        setPacketByteCount(job.pieceEnd)
-        request(interrupts: true)
-    }
-
-    private mutating func performPacket(_ parameters: [UInt8], isDMA: Bool) {
-        guard let answer = drives[jobDrive]?.unit?.perform(CommandBlock(job.packet), parameters: parameters) else {
-            return fail(TaskFile.ErrorBits.aborted)
-        }
-        switch answer {
-        case .good: endPacket(nil)
-        case .failed(let sense): endPacket(sense)
-        case .data(let bytes): offer(bytes, isDMA: isDMA)
-        case .work(.read(let offset, let byteCount)):
-            (job.offset, job.remaining) = (offset, byteCount)
-            if isDMA {
-                job.kind = .readDMA
-                awaitBusMaster()
-            } else {
-                job.kind = .readPIO
-                fill()
-            }
-        case .work(let work): startPlain(work)
-        }
-    }
-
-    private mutating func endPacket(_ sense: SenseData?) {
-        setPacketReason(3)
-        if let sense {
-            fail(sense.key << 4 | TaskFile.ErrorBits.aborted)
-        } else {
-            succeed()
-        }
-    }
-
-    /// Goes on after a pause with a transfer that the bus master was started for.
-    mutating func resume() {
-        isPaused = false
-        if masterStatus & BusMaster.active != 0, masterCommand & BusMaster.start != 0 { startDMA() }
-    }
-
-    // MARK: Saved state
-
-    func save(into writer: inout StateWriter) {
-        for byte in [control, masterCommand, masterStatus, UInt8(selected), UInt8(jobDrive)] { writer.write(byte) }
-        writer.write(regionTable)
-        writer.write(isInterrupting)
-        writer.write(isResetPending)
-        job.save(into: &writer)
-        writer.write(buffer.bytes(count: max(job.filled, job.pieceEnd)))
-        for drive in drives {
-            writer.write(drive != nil)
-            guard let drive else { continue }
-            drive.file.save(into: &writer)
-            drive.device.save(into: &writer)
-            drive.unit?.save(into: &writer)
-        }
-    }
-
-    mutating func restore(from reader: inout StateReader) throws(DeviceStateError) {
-        control = try reader.read()
-        masterCommand = try reader.read()
-        masterStatus = try reader.read()
-        selected = Int(try reader.read(UInt8.self) & 1)
-        jobDrive = Int(try reader.read(UInt8.self) & 1)
-        regionTable = try reader.read(UInt32.self) & ~3
-        isInterrupting = try reader.readBool()
-        isResetPending = try reader.readBool()
-        job = try IDEJob(from: &reader, bufferByteCount: Self.bufferByteCount)
-        buffer.copyIn(try reader.readBytes(limit: Self.bufferByteCount))
-        for index in drives.indices {
-            guard try reader.readBool() == (drives[index] != nil) else {
-                throw DeviceStateError(section: reader.section, reason: "was saved with other drives than there are")
-            }
-            guard var drive = drives[index] else { continue }
-            drive.file = try TaskFile(from: &reader)
-            try drive.device.restore(from: &reader)
-            try drive.unit?.restore(from: &reader)
-            drives[index] = drive
         }
     }
 }

@@ -34,7 +34,8 @@ package final class IDEController: SavableDevice, Sendable {
                 let count = DriveCounters()
                 let transfers = try TransferQueue(backend: drive.backend, depth: 1, memory: memory, counters: count)
                 let (device, unit) = drive.makeDevice(isSerial: false)
-                inside.append(IDEChannel.Drive(device: device, unit: unit, transfers: transfers, backend: drive.backend))
+                inside.append(
+                    IDEChannel.Drive(device: device, unit: unit, transfers: transfers, backend: drive.backend))
                 counters.append(count)
             }
             completionDescriptors = inside.map { $0?.transfers.completionDescriptor }
@@ -58,7 +59,6 @@ package final class IDEController: SavableDevice, Sendable {
     package var stateName: String { endpoint.stateName + "/ide" }
     fileprivate let channels: [Channel]
     private let loop: EventLoop
-    fileprivate let isBusMaster = Atomic<Bool>(false)
 
     /// The configuration side. The channels interrupt through the ISA lines 14 and 15, not through INTA.
     package static func makeEndpoint(name: String) throws(AcceleratorError) -> PCIEndpoint {
@@ -75,7 +75,8 @@ package final class IDEController: SavableDevice, Sendable {
     ///   - lines: of the two channels, ISA 14 and 15.
     ///   - loop: takes the completions.
     package init(
-        _ endpoint: PCIEndpoint, memory: GuestMemory, drives: [[AttachedDrive?]], lines: (any InterruptLine, any InterruptLine), loop: EventLoop
+        _ endpoint: PCIEndpoint, memory: GuestMemory, drives: [[AttachedDrive?]],
+        lines: (any InterruptLine, any InterruptLine), loop: EventLoop
     ) throws(HostError) {
         self.endpoint = endpoint
         self.loop = loop
@@ -86,18 +87,23 @@ package final class IDEController: SavableDevice, Sendable {
         for (index, channel) in channels.enumerated() {
             for (number, descriptor) in channel.completionDescriptors.enumerated() {
                 guard let descriptor else { continue }
-                try loop.add(descriptor, for: .readable) { [weak self] _ in self?.channels[index].with { $0.complete(number) } }
+                try loop.add(descriptor, for: .readable) { [weak self] _ in
+                    self?.channels[index].with { $0.complete(number) }
+                }
             }
         }
         endpoint.setWindow(BusMasterPorts(self), forBAR: 4)
         endpoint.onReset { [weak self] in self?.machineReset() }
         endpoint.onCommand { [weak self] command in
-            self?.isBusMaster.store(command & PCIConfigurationSpace.Command.busMaster != 0, ordering: .releasing)
+            let isOn = command & PCIConfigurationSpace.Command.busMaster != 0
+            for channel in self?.channels ?? [] { channel.with { $0.isBusMaster = isOn } }
         }
     }
 
     deinit {
-        for channel in channels { for case let descriptor? in channel.completionDescriptors { loop.remove(descriptor) } }
+        for channel in channels {
+            for case let descriptor? in channel.completionDescriptors { loop.remove(descriptor) }
+        }
     }
 
     /// Eight ports: data, error/features, count, LBA, device, status/command.
@@ -114,7 +120,7 @@ package final class IDEController: SavableDevice, Sendable {
     private var isIdle: Bool { channels.allSatisfy { $0.state.withLock { $0.isIdle } } }
 
     private func machineReset() {
-        isBusMaster.store(false, ordering: .releasing)
+        for channel in channels { channel.with { $0.isBusMaster = false } }
         _ = waitUntilIdle { isIdle }
         for channel in channels { channel.with { if $0.isIdle { $0.reset() } } }
     }
@@ -127,8 +133,8 @@ package final class IDEController: SavableDevice, Sendable {
 
     /// Goes on after `pause`, or after `restoreState`.
     package func resume() {
-        isBusMaster.store(endpoint.isBusMaster, ordering: .releasing)
-        for channel in channels { channel.with { $0.resume() } }
+        let isBusMaster = endpoint.isBusMaster
+        for channel in channels { channel.with { $0.resume(isBusMaster: isBusMaster) } }
     }
 
     // MARK: Saved state
@@ -196,10 +202,9 @@ private final class BusMasterPorts: BusDevice {
 
     func write(offset: UInt64, width: AccessWidth, value: UInt64) {
         guard let controller, offset + UInt64(width.byteCount) <= 16 else { return }
-        let isBusMaster = controller.isBusMaster.load(ordering: .acquiring)
         controller.channels[Int(offset / 8)].with { channel in
             for index in 0..<UInt64(width.byteCount) {
-                channel.writeMaster(offset % 8 + index, UInt8(truncatingIfNeeded: value >> (8 * index)), isBusMaster: isBusMaster)
+                channel.writeMaster(offset % 8 + index, UInt8(truncatingIfNeeded: value >> (8 * index)))
             }
         }
     }

@@ -78,7 +78,9 @@ struct IDEJob: Sendable {
         isDurable = try reader.readBool()
         isPacket = try reader.readBool()
         packet = try reader.readBytes(limit: 16)
-        guard filled <= bufferByteCount, pieceEnd <= bufferByteCount, position <= pieceEnd, blockByteCount > 0, blockByteCount <= 1 << 16 else {
+        guard filled <= bufferByteCount, pieceEnd <= bufferByteCount, position <= pieceEnd, blockByteCount > 0,
+            blockByteCount <= 1 << 16
+        else {
             throw DeviceStateError(section: reader.section, reason: "has a job that does not fit the drive's buffer")
         }
     }

@@ -40,7 +40,8 @@ extension NVMeController {
     }
 
     /// Copies `bytes` out to the command's pages.
-    private func answer(_ bytes: [UInt8], _ command: NVMeCommand, _ tag: Int, _ submission: inout Submission) -> Outcome {
+    private func answer(_ bytes: [UInt8], _ command: NVMeCommand, _ tag: Int, _ submission: inout Submission) -> Outcome
+    {
         let status = gather(command, bytes.count, tag, &submission)
         guard status == .success else { return .ended(status) }
         submission.transfers.list(tag).write(bytes, memory: memory)
@@ -73,27 +74,38 @@ extension NVMeController {
 
     private func createCompletionQueue(_ command: NVMeCommand) -> NVMeStatus {
         let size = (command.word10 >> 16) + 1, vector = UInt16(command.word11 >> 16)
-        guard let index = ioQueue(command.word10), queues[index].completion.withLock({ $0 == nil }) else { return .invalidQueueIdentifier }
+        guard let index = ioQueue(command.word10), queues[index].completion.withLock({ $0 == nil }) else {
+            return .invalidQueueIdentifier
+        }
         guard size >= 2, size <= UInt32(NVMeRegister.queueEntryLimit) else { return .invalidQueueSize }
         // §5.3: PRP1 has no offset, the queue is contiguous, and CC.IOCQES was set.
         guard command.region1 % NVMeRegions.pageByteCount == 0 else { return .invalidRegionOffset }
-        guard command.word11 & 1 != 0, registers.withLock({ $0.configuration >> 20 & 0xF }) == 4 else { return .invalidField }
+        guard command.word11 & 1 != 0, registers.withLock({ $0.configuration >> 20 & 0xF }) == 4 else {
+            return .invalidField
+        }
         guard Int(vector) < max(1, endpoint.msix?.vectorCount ?? 1) else { return .invalidInterruptVector }
         queues[index].completion.withLock {
-            $0 = NVMeCompletionQueue(base: command.region1, size: size, vector: vector, interruptsEnabled: command.word11 & 2 != 0)
+            $0 = NVMeCompletionQueue(
+                base: command.region1, size: size, vector: vector, interruptsEnabled: command.word11 & 2 != 0)
         }
         return .success
     }
 
     private func createSubmissionQueue(_ command: NVMeCommand) -> NVMeStatus {
         let size = (command.word10 >> 16) + 1
-        guard let target = ioQueue(command.word11 >> 16), queues[target].completion.withLock({ $0 != nil }) else { return .completionQueueInvalid }
-        guard let index = ioQueue(command.word10), queues[index].submission.withLock({ $0.ring == nil && $0.transfers.busyCount == 0 }) else {
+        guard let target = ioQueue(command.word11 >> 16), queues[target].completion.withLock({ $0 != nil }) else {
+            return .completionQueueInvalid
+        }
+        guard let index = ioQueue(command.word10),
+            queues[index].submission.withLock({ $0.ring == nil && $0.transfers.busyCount == 0 })
+        else {
             return .invalidQueueIdentifier
         }
         guard size >= 2, size <= UInt32(NVMeRegister.queueEntryLimit) else { return .invalidQueueSize }
         guard command.region1 % NVMeRegions.pageByteCount == 0 else { return .invalidRegionOffset }
-        guard command.word11 & 1 != 0, registers.withLock({ $0.configuration >> 16 & 0xF }) == 6 else { return .invalidField }
+        guard command.word11 & 1 != 0, registers.withLock({ $0.configuration >> 16 & 0xF }) == 6 else {
+            return .invalidField
+        }
         queues[index].submission.withLock {
             $0.ring = NVMeSubmissionQueue(base: command.region1, size: size, completionQueue: UInt16(target))
         }
@@ -101,9 +113,13 @@ extension NVMeController {
     }
 
     private func deleteCompletionQueue(_ command: NVMeCommand) -> NVMeStatus {
-        guard let index = ioQueue(command.word10), queues[index].completion.withLock({ $0 != nil }) else { return .invalidQueueIdentifier }
+        guard let index = ioQueue(command.word10), queues[index].completion.withLock({ $0 != nil }) else {
+            return .invalidQueueIdentifier
+        }
         for number in 1..<queues.count {
-            let isUsed = queues[number].submission.withLock { $0.ring.map { Int($0.completionQueue) == index } ?? false }
+            let isUsed = queues[number].submission.withLock {
+                $0.ring.map { Int($0.completionQueue) == index } ?? false
+            }
             if isUsed { return .invalidQueueDeletion }
         }
         queues[index].completion.withLock { $0 = nil }
@@ -176,7 +192,9 @@ extension NVMeController {
     }
 
     private func getLogPage(_ command: NVMeCommand, _ tag: Int, _ submission: inout Submission) -> Outcome {
-        guard let page = identity.log(UInt8(command.word10 & 0xFF), counters: counters.values) else { return .ended(.invalidLogPage) }
+        guard let page = identity.log(UInt8(command.word10 & 0xFF), counters: counters.values) else {
+            return .ended(.invalidLogPage)
+        }
         // NUMD counts words from 0; LPO, of 64 bits, is where to begin.
         let words = UInt64(command.word10 >> 16) | UInt64(command.word11 & 0xFFFF) << 16
         let offset = UInt64(command.word12) | UInt64(command.word13) << 32
@@ -226,11 +244,15 @@ extension NVMeController {
         restored.isWriteCacheEnabled = try reader.readBool()
         for index in restored.features.indices { restored.features[index] = try reader.read() }
         let eventCount = try reader.read(UInt8.self)
-        guard eventCount <= Self.eventRequestLimit else { throw DeviceStateError(section: stateName, reason: "has \(eventCount) event requests") }
+        guard eventCount <= Self.eventRequestLimit else {
+            throw DeviceStateError(section: stateName, reason: "has \(eventCount) event requests")
+        }
         for _ in 0..<eventCount { restored.events.append(try reader.read()) }
         let pending = try reader.read(UInt64.self), mask = try reader.read(UInt32.self)
         let count = Int(try reader.read(UInt8.self))
-        guard count == queues.count else { throw DeviceStateError(section: stateName, reason: "has \(count) queues for \(queues.count)") }
+        guard count == queues.count else {
+            throw DeviceStateError(section: stateName, reason: "has \(count) queues for \(queues.count)")
+        }
         var rings: [NVMeSubmissionQueue?] = [], completions: [NVMeCompletionQueue?] = []
         for _ in queues {
             rings.append(try reader.readBool() ? try NVMeSubmissionQueue(from: &reader) : nil)

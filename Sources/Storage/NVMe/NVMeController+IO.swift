@@ -24,20 +24,28 @@ extension NVMeController {
         let offset = first &* 512, byteCount = count * 512
         if command.operation == NVMeOperation.writeZeroes {
             let deallocates = command.word12 & 1 << 25 != 0  // DEAC
-            return start(.writeZeroes([ByteRange(offset: offset, byteCount: UInt64(byteCount))], mayUnmap: deallocates), tag, &submission)
+            return start(
+                .writeZeroes([ByteRange(offset: offset, byteCount: UInt64(byteCount))], mayUnmap: deallocates), tag,
+                &submission)
         }
         let status = gather(command, byteCount, tag, &submission)
         guard status == .success else { return .ended(status) }
-        if command.operation == NVMeOperation.read { return start(.read(offset: offset, byteCount: byteCount), tag, &submission) }
+        if command.operation == NVMeOperation.read {
+            return start(.read(offset: offset, byteCount: byteCount), tag, &submission)
+        }
         let isForced = command.word12 & 1 << 30 != 0  // FUA
         let isDurable = isForced || !registers.withLock { $0.isWriteCacheEnabled }
         return start(.write(offset: offset, byteCount: byteCount, isDurable: isDurable), tag, &submission)
     }
 
-    private func isInside(_ first: UInt64, _ count: UInt64) -> Bool { first <= blockCount && count <= blockCount - first }
+    private func isInside(_ first: UInt64, _ count: UInt64) -> Bool {
+        first <= blockCount && count <= blockCount - first
+    }
 
     func gather(_ command: NVMeCommand, _ byteCount: Int, _ tag: Int, _ submission: inout Submission) -> NVMeStatus {
-        submission.transfers.prepare(tag) { NVMeRegions.gather(command, byteCount: byteCount, into: &$0, memory: memory) }
+        submission.transfers.prepare(tag) {
+            NVMeRegions.gather(command, byteCount: byteCount, into: &$0, memory: memory)
+        }
     }
 
     /// Ranges of 16 bytes: attributes, length, first block (§6.7). Only Deallocate has an effect.
@@ -49,7 +57,9 @@ extension NVMeController {
         let bytes = submission.transfers.list(tag).bytes(limit: count * 16, memory: memory)
         var ranges: [ByteRange] = []
         for start in stride(from: 0, to: bytes.count - 15, by: 16) {
-            let field = { (offset: Int, length: Int) in (0..<length).reduce(UInt64(0)) { $0 | UInt64(bytes[start + offset + $1]) << UInt64(8 * $1) } }
+            let field = { (offset: Int, length: Int) in
+                (0..<length).reduce(UInt64(0)) { $0 | UInt64(bytes[start + offset + $1]) << UInt64(8 * $1) }
+            }
             let length = field(4, 4), first = field(8, 8)
             guard isInside(first, length) else { return .ended(.blockOutOfRange) }
             ranges.append(ByteRange(offset: first &* 512, byteCount: length * 512))

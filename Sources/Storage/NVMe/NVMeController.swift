@@ -53,11 +53,15 @@ package final class NVMeController: BusDevice, SavableDevice {
         let completion = Mutex<NVMeCompletionQueue?>(nil)
         let completionDescriptor: CInt
 
-        init(image: any BlockBackend, depth: Int, tags: Int, memory: GuestMemory, counters: DriveCounters) throws(HostError) {
+        init(image: any BlockBackend, depth: Int, tags: Int, memory: GuestMemory, counters: DriveCounters)
+            throws(HostError)
+        {
             let transfers = try TransferQueue(backend: image, depth: depth, memory: memory, counters: counters)
             completionDescriptor = transfers.completionDescriptor
             submission = Mutex(
-                Submission(transfers: transfers, slots: Array(repeating: Slot(), count: depth), free: Array((0..<tags).reversed())))
+                Submission(
+                    transfers: transfers, slots: Array(repeating: Slot(), count: depth),
+                    free: Array((0..<tags).reversed())))
         }
     }
 
@@ -86,7 +90,8 @@ package final class NVMeController: BusDevice, SavableDevice {
     package static func makeEndpoint(
         name: String, queueCount: Int, line: (any InterruptLine)?, message: (any MessageInterruptFactory)?
     ) throws(AcceleratorError) -> PCIEndpoint {
-        var space = PCIConfigurationSpace(PCIIdentity(vendor: 0x1B36, device: 0x0010, revision: 2, classCode: 0x01_08_02))
+        var space = PCIConfigurationSpace(
+            PCIIdentity(vendor: 0x1B36, device: 0x0010, revision: 2, classCode: 0x01_08_02))
         space.addBAR(BaseAddressRegister(index: 0, kind: .memory64, byteCount: 16 << 10))
         guard let message else { return try PCIEndpoint(space, name: name, line: line) }
         let vectors = try MSIXInterrupts(vectorCount: min(max(1, queueCount), queueLimit) + 1, factory: message)
@@ -95,7 +100,8 @@ package final class NVMeController: BusDevice, SavableDevice {
 
     /// - Parameter queueCount: I/O queues, 1-63; one per vCPU is what guests use.
     package init(
-        _ endpoint: PCIEndpoint, memory: GuestMemory, image: any BlockBackend, identity: DriveIdentity, queueCount: Int, loop: EventLoop
+        _ endpoint: PCIEndpoint, memory: GuestMemory, image: any BlockBackend, identity: DriveIdentity, queueCount: Int,
+        loop: EventLoop
     ) throws(HostError) {
         self.endpoint = endpoint
         self.memory = memory
@@ -103,11 +109,13 @@ package final class NVMeController: BusDevice, SavableDevice {
         self.loop = loop
         self.identity = NVMeIdentity(identity: identity, isReadOnly: image.isReadOnly)
         var queues = [
-            try Queue(image: image, depth: Self.adminDepth + 1, tags: Self.adminDepth, memory: memory, counters: counters)
+            try Queue(
+                image: image, depth: Self.adminDepth + 1, tags: Self.adminDepth, memory: memory, counters: counters)
         ]
         for _ in 0..<min(max(1, queueCount), Self.queueLimit) {
             queues.append(
-                try Queue(image: image, depth: Self.queueDepth, tags: Self.queueDepth, memory: memory, counters: counters))
+                try Queue(
+                    image: image, depth: Self.queueDepth, tags: Self.queueDepth, memory: memory, counters: counters))
         }
         self.queues = queues
         for (index, queue) in queues.enumerated() {
@@ -115,7 +123,9 @@ package final class NVMeController: BusDevice, SavableDevice {
         }
         endpoint.setWindow(self, forBAR: 0)
         endpoint.onReset { [weak self] in self?.machineReset() }
-        endpoint.onCommand { [weak self] command in self?.setBusMaster(command & PCIConfigurationSpace.Command.busMaster != 0) }
+        endpoint.onCommand { [weak self] command in
+            self?.setBusMaster(command & PCIConfigurationSpace.Command.busMaster != 0)
+        }
         endpoint.onWrite { [weak self] _ in self?.followVectors() }
     }
 
@@ -189,9 +199,12 @@ package final class NVMeController: BusDevice, SavableDevice {
             registers.configuration = value & NVMeRegister.Configuration.writable
             return (before, registers.configuration)
         }
-        let wasEnabled = before & NVMeRegister.Configuration.enable != 0, isEnabled = after & NVMeRegister.Configuration.enable != 0
+        let wasEnabled = before & NVMeRegister.Configuration.enable != 0,
+            isEnabled = after & NVMeRegister.Configuration.enable != 0
         if wasEnabled, !isEnabled { startReset() }
-        if NVMeRegister.Configuration.shutdown(after) != 0, NVMeRegister.Configuration.shutdown(before) == 0 { shutDown() }
+        if NVMeRegister.Configuration.shutdown(after) != 0, NVMeRegister.Configuration.shutdown(before) == 0 {
+            shutDown()
+        }
         if isEnabled, !wasEnabled { enable() }
     }
 
@@ -206,10 +219,12 @@ package final class NVMeController: BusDevice, SavableDevice {
             return registers.withLock { $0.status |= NVMeRegister.Status.fatal }
         }
         queues[0].completion.withLock {
-            $0 = NVMeCompletionQueue(base: settings.adminCompletionBase, size: completionSize + 1, vector: 0, interruptsEnabled: true)
+            $0 = NVMeCompletionQueue(
+                base: settings.adminCompletionBase, size: completionSize + 1, vector: 0, interruptsEnabled: true)
         }
         queues[0].submission.withLock {
-            $0.ring = NVMeSubmissionQueue(base: settings.adminSubmissionBase, size: submissionSize + 1, completionQueue: 0)
+            $0.ring = NVMeSubmissionQueue(
+                base: settings.adminSubmissionBase, size: submissionSize + 1, completionQueue: 0)
         }
         registers.withLock { $0.status = NVMeRegister.Status.ready }
     }
@@ -236,12 +251,13 @@ package final class NVMeController: BusDevice, SavableDevice {
     }
 
     func usesCompletionQueue(_ index: Int, _ completion: Int) -> Bool {
-        queues[index].submission.withLock { $0.ring.map { Int($0.completionQueue) == completion && !$0.isEmpty } ?? false }
+        queues[index].submission.withLock {
+            $0.ring.map { Int($0.completionQueue) == completion && !$0.isEmpty } ?? false
+        }
     }
 
     /// Takes what is in submission queue `index`.
     private func serve(_ index: Int) {
-        guard isBusMaster.load(ordering: .acquiring) else { return }
         let completion = queues[index].submission.withLock { submission in
             take(index, &submission)
             return submission.ring?.completionQueue
@@ -250,7 +266,7 @@ package final class NVMeController: BusDevice, SavableDevice {
     }
 
     private func take(_ index: Int, _ submission: inout Submission) {
-        guard !submission.isPaused, submission.deletion == nil else { return }
+        guard !submission.isPaused, submission.deletion == nil, isBusMaster.load(ordering: .acquiring) else { return }
         // One turn of the ring: a driver that refills it while it is read waits for its next doorbell.
         var budget = NVMeRegister.queueEntryLimit * 4
         while let ring = submission.ring, !ring.isEmpty, let tag = submission.free.last, budget > 0 {
@@ -307,11 +323,14 @@ package final class NVMeController: BusDevice, SavableDevice {
     }
 
     /// Posts the end of a command of queue `index`, whose lock is held.
-    private func post(_ index: Int, _ submission: borrowing Submission, _ identifier: UInt16, _ status: NVMeStatus, _ result: UInt32) {
+    private func post(
+        _ index: Int, _ submission: borrowing Submission, _ identifier: UInt16, _ status: NVMeStatus, _ result: UInt32
+    ) {
         guard let ring = submission.ring else { return }
         queues[Int(ring.completionQueue)].completion.withLock {
             $0?.post(
-                identifier: identifier, status: status, result: result, queue: UInt16(index), head: UInt16(truncatingIfNeeded: ring.head),
+                identifier: identifier, status: status, result: result, queue: UInt16(index),
+                head: UInt16(truncatingIfNeeded: ring.head),
                 memory: memory)
         }
     }
@@ -333,7 +352,9 @@ package final class NVMeController: BusDevice, SavableDevice {
             }
             take(index, &submission)
             let completion = submission.ring?.completionQueue
-            guard let deletion = submission.deletion, submission.transfers.busyCount == 0 else { return (completion, nil) }
+            guard let deletion = submission.deletion, submission.transfers.busyCount == 0 else {
+                return (completion, nil)
+            }
             submission.deletion = nil
             submission.ring = nil
             return (completion, deletion)
@@ -385,7 +406,9 @@ package final class NVMeController: BusDevice, SavableDevice {
 
     /// CC.SHN: what the image holds is durable before CSTS says that the shutdown is complete (§7.6.2).
     private func shutDown() {
-        registers.withLock { $0.status = $0.status & ~NVMeRegister.Status.shutdownMask | NVMeRegister.Status.shutdownOccurring }
+        registers.withLock {
+            $0.status = $0.status & ~NVMeRegister.Status.shutdownMask | NVMeRegister.Status.shutdownOccurring
+        }
         let errno = queues[0].submission.withLock { submission -> Int32 in
             guard !submission.transfers.isBusy(Self.shutdownTag) else { return 0 }
             let errno = submission.transfers.start(.flush, tag: Self.shutdownTag)
@@ -396,7 +419,9 @@ package final class NVMeController: BusDevice, SavableDevice {
     }
 
     private func noteShutdown() {
-        registers.withLock { $0.status = $0.status & ~NVMeRegister.Status.shutdownMask | NVMeRegister.Status.shutdownComplete }
+        registers.withLock {
+            $0.status = $0.status & ~NVMeRegister.Status.shutdownMask | NVMeRegister.Status.shutdownComplete
+        }
     }
 
     /// CC.EN was cleared: the queues are gone at once, CSTS.RDY when nothing is in flight any more.

@@ -38,7 +38,10 @@ struct NVMeCompletionQueue: Sendable {
         return true
     }
 
-    mutating func post(identifier: UInt16, status: NVMeStatus, result: UInt32, queue: UInt16, head submissionHead: UInt16, memory: GuestMemory) {
+    mutating func post(
+        identifier: UInt16, status: NVMeStatus, result: UInt32, queue: UInt16, head submissionHead: UInt16,
+        memory: GuestMemory
+    ) {
         giveBack()
         let entry = base &+ UInt64(tail) * 16
         let last = UInt32(identifier) | UInt32(status.rawValue << 1 | phase) << 16
@@ -136,7 +139,9 @@ enum NVMeRegions {
     static let transferLimit = Int(pageByteCount) << Int(transferLimitExponent)
 
     /// Collects the pages of `byteCount` bytes, at most `transferLimit`, that PRP1 and PRP2 name.
-    static func gather(_ command: NVMeCommand, byteCount: Int, into list: inout ScatterList, memory: GuestMemory) -> NVMeStatus {
+    static func gather(_ command: NVMeCommand, byteCount: Int, into list: inout ScatterList, memory: GuestMemory)
+        -> NVMeStatus
+    {
         guard byteCount <= transferLimit else { return .invalidField }
         // Words of four bytes: PRP1 may begin inside a page.
         guard command.region1 & 3 == 0 else { return .invalidRegionOffset }
@@ -152,7 +157,9 @@ enum NVMeRegions {
         guard command.region2 & 7 == 0 else { return .invalidRegionOffset }
         var position = command.region2
         while rest > 0 {
-            guard let entry = try? memory.load(UInt64.self, at: GuestAddress(position)) else { return .dataTransferError }
+            guard let entry = try? memory.load(UInt64.self, at: GuestAddress(position)) else {
+                return .dataTransferError
+            }
             guard entry % pageByteCount == 0 else { return .invalidRegionOffset }
             if position % pageByteCount == pageByteCount - 8, rest > Int(pageByteCount) {
                 // On an aligned page 511 pages of data come before the next such entry: the loop ends.

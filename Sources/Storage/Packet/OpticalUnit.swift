@@ -85,10 +85,14 @@ package struct OpticalUnit: LogicalUnit {
             return .data(Array([0, isTrayOpen ? 0x10 : 0, 0, 0, 0, 1, 0, 0].prefix(Int(block.field(8, 2)))))
         default: break
         }
-        guard hasMedium else { return isDiscCommand(block) ? .failed(isTrayOpen ? .trayOpen : .mediumNotPresent) : .failed(.invalidOperation) }
+        guard hasMedium else {
+            return isDiscCommand(block)
+                ? .failed(isTrayOpen ? .trayOpen : .mediumNotPresent) : .failed(.invalidOperation)
+        }
         switch block.operation {
         case SCSIOperation.testUnitReady, SCSIOperation.synchronizeCache10: return .good
-        case SCSIOperation.readCapacity10: return .data(bigEndian(blockCount - 1, 4) + bigEndian(Self.blockByteCount, 4))
+        case SCSIOperation.readCapacity10:
+            return .data(bigEndian(blockCount - 1, 4) + bigEndian(Self.blockByteCount, 4))
         case SCSIOperation.read10: return read(block.field(2, 4), block.field(7, 2))
         case SCSIOperation.read12: return read(block.field(2, 4), block.field(6, 4))
         case SCSIOperation.readCD: return readCD(block)
@@ -102,8 +106,10 @@ package struct OpticalUnit: LogicalUnit {
 
     private func isDiscCommand(_ block: CommandBlock) -> Bool {
         [
-            SCSIOperation.testUnitReady, SCSIOperation.synchronizeCache10, SCSIOperation.readCapacity10, SCSIOperation.read10, SCSIOperation.read12,
-            SCSIOperation.readCD, SCSIOperation.seek10, SCSIOperation.readTOC, SCSIOperation.readDiscInformation, SCSIOperation.readDVDStructure,
+            SCSIOperation.testUnitReady, SCSIOperation.synchronizeCache10, SCSIOperation.readCapacity10,
+            SCSIOperation.read10, SCSIOperation.read12,
+            SCSIOperation.readCD, SCSIOperation.seek10, SCSIOperation.readTOC, SCSIOperation.readDiscInformation,
+            SCSIOperation.readDVDStructure,
         ].contains(block.operation)
     }
 
@@ -172,7 +178,8 @@ package struct OpticalUnit: LogicalUnit {
     package mutating func restore(from reader: inout StateReader) throws(DeviceStateError) {
         let saved = try reader.read(UInt64.self)
         guard saved == blockCount else {
-            throw DeviceStateError(section: reader.section, reason: "the disc had \(saved) blocks and has \(blockCount) now")
+            throw DeviceStateError(
+                section: reader.section, reason: "the disc had \(saved) blocks and has \(blockCount) now")
         }
         isTrayOpen = try reader.readBool()
         isRemovalPrevented = try reader.readBool()
@@ -211,7 +218,8 @@ extension OpticalUnit {
         case 2:
             body = [1, 1]
             for point: UInt8 in [0xA0, 0xA1, 0xA2, 0x01] {
-                let place: [UInt8] = point == 0xA2 ? Self.time(blockCount + 150) : point == 0x01 ? Self.time(150) : [1, 0, 0]
+                let place: [UInt8] =
+                    point == 0xA2 ? Self.time(blockCount + 150) : point == 0x01 ? Self.time(150) : [1, 0, 0]
                 body += [1, 0x14, 0, point, 0, 0, 0, 0] + place
             }
         default: return .failed(.invalidField)
@@ -233,8 +241,8 @@ extension OpticalUnit {
         let dvd: UInt8 = profile == 0x10 ? 1 : 0, cd: UInt8 = profile == 0x08 ? 1 : 0, any: UInt8 = profile != 0 ? 1 : 0
         let features: [(code: UInt64, isCurrent: Bool, bytes: [UInt8])] = [
             (0x0000, true, [0x03, 8, 0x00, 0x10, dvd, 0, 0x00, 0x08, cd, 0]),
-            (0x0001, true, [0x0B, 8, 0, 0, 0, 2 /* ATAPI */, 0x01, 0, 0, 0]),
-            (0x0003, true, [0x03, 4, 0x39 /* tray, eject, lock */, 0, 0, 0]),
+            (0x0001, true, [0x0B, 8, 0, 0, 0, 2, 0x01, 0, 0, 0]),  // core: ATAPI
+            (0x0003, true, [0x03, 4, 0x39, 0, 0, 0]),  // removable: tray, eject, lock
             (0x0010, any != 0, [0x00 | any, 8, 0, 0, 0x08, 0, 0, 1, 0x01, 0]),
             (0x001E, cd != 0, [0x08 | cd, 4, 0, 0, 0, 0]),
             (0x001F, dvd != 0, [0x08 | dvd, 4, 0, 0, 0, 0]),
@@ -249,7 +257,8 @@ extension OpticalUnit {
             }
             body += bigEndian(feature.code, 2) + feature.bytes
         }
-        return .data(Array((bigEndian(UInt64(body.count + 4), 4) + [0, 0] + bigEndian(profile, 2) + body).prefix(limit)))
+        return .data(
+            Array((bigEndian(UInt64(body.count + 4), 4) + [0, 0] + bigEndian(profile, 2) + body).prefix(limit)))
     }
 
     /// Pages 01h (error recovery), 0Eh (audio) and 2Ah (capabilities).
@@ -270,7 +279,9 @@ extension OpticalUnit {
         if isShort {
             return .data(Array(([UInt8(clamping: body.count + 3), medium, 0, 0] + body).prefix(Int(block[4]))))
         }
-        return .data(Array((bigEndian(UInt64(body.count + 6), 2) + [medium, 0, 0, 0, 0, 0] + body).prefix(Int(block.field(7, 2)))))
+        return .data(
+            Array(
+                (bigEndian(UInt64(body.count + 6), 2) + [medium, 0, 0, 0, 0, 0] + body).prefix(Int(block.field(7, 2)))))
     }
 
     /// A complete disc of one session and one track, not erasable.

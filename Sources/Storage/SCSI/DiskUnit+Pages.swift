@@ -46,11 +46,15 @@ extension DiskUnit {
         }
         guard !body.isEmpty else { return .failed(.invalidField) }
         var descriptor: [UInt8] = []
-        if block[1] & 0x08 == 0 { descriptor = bigEndian(min(blockCount, 0xFFFF_FFFF), 4) + [0] + bigEndian(Self.blockByteCount, 3) }
+        if block[1] & 0x08 == 0 {
+            descriptor = bigEndian(min(blockCount, 0xFFFF_FFFF), 4) + [0] + bigEndian(Self.blockByteCount, 3)
+        }
         let specific: UInt8 = (isReadOnly ? 0x80 : 0) | 0x10  // write protected; DPO and FUA
         let length = UInt8(descriptor.count), rest = descriptor.count + body.count
-        let header: [UInt8] = isShort
-            ? [UInt8(clamping: rest + 3), 0, specific, length] : bigEndian(UInt64(rest + 6), 2) + [0, specific, 0, 0, 0, length]
+        let header: [UInt8] =
+            isShort
+            ? [UInt8(clamping: rest + 3), 0, specific, length]
+            : bigEndian(UInt64(rest + 6), 2) + [0, specific, 0, 0, 0, length]
         let limit = isShort ? Int(block[4]) : Int(block.field(7, 2))
         return .data(Array((header + descriptor + body).prefix(limit)))
     }
@@ -66,7 +70,8 @@ extension DiskUnit {
         while position < parameters.count {
             let code = list[position] & 0x3F, count = Int(list[position + 1])
             guard position + 2 + count <= parameters.count else { return .failed(.parameterListLengthError) }
-            guard let page = pages(isChangeable: false).first(where: { $0.code == code }), page.bytes.count == count else {
+            guard let page = pages(isChangeable: false).first(where: { $0.code == code }), page.bytes.count == count
+            else {
                 return .failed(.invalidParameter)
             }
             if code == 0x08 { wanted = list[position + 2] & 0x04 != 0 }

@@ -68,7 +68,8 @@ package struct DiskUnit: LogicalUnit {
         guard errno != 0 else { return nil }
         switch work {
         case .read: sense = .unrecoveredReadError
-        case .write, .writeZeroes: sense = errno == 28 ? SenseData(key: 0x7, code: 0x27, qualifier: 0x07) : .writeError  // ENOSPC
+        case .write, .writeZeroes:
+            sense = errno == 28 ? SenseData(key: 0x7, code: 0x27, qualifier: 0x07) : .writeError  // ENOSPC
         case .flush, .discard: sense = .internalTargetFailure
         }
         return sense
@@ -86,7 +87,8 @@ package struct DiskUnit: LogicalUnit {
             return .failed(attention)
         }
         switch block.operation {
-        case SCSIOperation.testUnitReady, SCSIOperation.startStopUnit, SCSIOperation.preventAllowMediumRemoval, SCSIOperation.reserve6,
+        case SCSIOperation.testUnitReady, SCSIOperation.startStopUnit, SCSIOperation.preventAllowMediumRemoval,
+            SCSIOperation.reserve6,
             SCSIOperation.release6:
             return .good
         // The self-test, of what there is to test.
@@ -95,13 +97,17 @@ package struct DiskUnit: LogicalUnit {
             return .data(bigEndian(min(blockCount &- 1, 0xFFFF_FFFF), 4) + bigEndian(Self.blockByteCount, 4))
         case SCSIOperation.serviceActionIn16 where block[1] & 0x1F == 0x10: return readCapacity16(block)
         case SCSIOperation.read6: return transfer(block.field(1, 3) & 0x1F_FFFF, block[4] == 0 ? 256 : UInt64(block[4]))
-        case SCSIOperation.write6: return transfer(block.field(1, 3) & 0x1F_FFFF, block[4] == 0 ? 256 : UInt64(block[4]), isWrite: true)
+        case SCSIOperation.write6:
+            return transfer(block.field(1, 3) & 0x1F_FFFF, block[4] == 0 ? 256 : UInt64(block[4]), isWrite: true)
         case SCSIOperation.read10: return transfer(block.field(2, 4), block.field(7, 2))
         case SCSIOperation.read12: return transfer(block.field(2, 4), block.field(6, 4))
         case SCSIOperation.read16: return transfer(block.field(2, 8), block.field(10, 4))
-        case SCSIOperation.write10: return transfer(block.field(2, 4), block.field(7, 2), isWrite: true, isForced: block[1] & 8 != 0)
-        case SCSIOperation.write12: return transfer(block.field(2, 4), block.field(6, 4), isWrite: true, isForced: block[1] & 8 != 0)
-        case SCSIOperation.write16: return transfer(block.field(2, 8), block.field(10, 4), isWrite: true, isForced: block[1] & 8 != 0)
+        case SCSIOperation.write10:
+            return transfer(block.field(2, 4), block.field(7, 2), isWrite: true, isForced: block[1] & 8 != 0)
+        case SCSIOperation.write12:
+            return transfer(block.field(2, 4), block.field(6, 4), isWrite: true, isForced: block[1] & 8 != 0)
+        case SCSIOperation.write16:
+            return transfer(block.field(2, 8), block.field(10, 4), isWrite: true, isForced: block[1] & 8 != 0)
         case SCSIOperation.verify10: return verify(block, block.field(2, 4), block.field(7, 2))
         case SCSIOperation.verify16: return verify(block, block.field(2, 8), block.field(10, 4))
         case SCSIOperation.synchronizeCache10, SCSIOperation.synchronizeCache16: return .work(.flush)
@@ -124,16 +130,21 @@ package struct DiskUnit: LogicalUnit {
 
     // MARK: Blocks
 
-    private func isInside(_ first: UInt64, _ count: UInt64) -> Bool { first <= blockCount && count <= blockCount - first }
+    private func isInside(_ first: UInt64, _ count: UInt64) -> Bool {
+        first <= blockCount && count <= blockCount - first
+    }
 
-    private func transfer(_ first: UInt64, _ count: UInt64, isWrite: Bool = false, isForced: Bool = false) -> SCSIAnswer {
+    private func transfer(_ first: UInt64, _ count: UInt64, isWrite: Bool = false, isForced: Bool = false) -> SCSIAnswer
+    {
         guard count <= Self.transferLimit else { return .failed(.invalidField) }
         guard isInside(first, count) else { return .failed(.outOfRange) }
         if isWrite, isReadOnly { return .failed(.writeProtected) }
         guard count > 0 else { return .good }
         let offset = first &* Self.blockByteCount, byteCount = Int(count * Self.blockByteCount)
         return .work(
-            isWrite ? .write(offset: offset, byteCount: byteCount, isDurable: isForced || !isWriteCacheEnabled) : .read(offset: offset, byteCount: byteCount))
+            isWrite
+                ? .write(offset: offset, byteCount: byteCount, isDurable: isForced || !isWriteCacheEnabled)
+                : .read(offset: offset, byteCount: byteCount))
     }
 
     /// Without data to compare (BYTCHK): the medium is an image, and what could not be read is found out by reading it.
@@ -163,7 +174,8 @@ package struct DiskUnit: LogicalUnit {
     }
 
     /// Of zeroes only: no host fills a disk with a pattern by this command, and a device may refuse one (SBC-3 §5.44).
-    private func writeSame(_ block: CommandBlock, _ first: UInt64, _ count: UInt64, _ parameters: [UInt8]) -> SCSIAnswer {
+    private func writeSame(_ block: CommandBlock, _ first: UInt64, _ count: UInt64, _ parameters: [UInt8]) -> SCSIAnswer
+    {
         guard !isReadOnly else { return .failed(.writeProtected) }
         guard block[1] & 0x10 == 0 else { return .failed(.invalidField) }  // ANCHOR
         // A count of 0 would mean all the rest: BLOCK LIMITS says that it is not taken (WSNZ).
@@ -189,7 +201,8 @@ package struct DiskUnit: LogicalUnit {
     package mutating func restore(from reader: inout StateReader) throws(DeviceStateError) {
         let saved = try reader.read(UInt64.self)
         guard saved <= blockCount else {
-            throw DeviceStateError(section: reader.section, reason: "the disk had \(saved) blocks and has \(blockCount) now")
+            throw DeviceStateError(
+                section: reader.section, reason: "the disk had \(saved) blocks and has \(blockCount) now")
         }
         isWriteCacheEnabled = try reader.readBool()
         sense = try SenseData.read(from: &reader)

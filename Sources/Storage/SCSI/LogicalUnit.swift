@@ -14,7 +14,9 @@ package struct CommandBlock: Sendable, Equatable {
     package var operation: UInt8 { self[0] }
     package subscript(index: Int) -> UInt8 { bytes.indices.contains(index) ? bytes[index] : 0 }
     /// A big-endian field of `count` bytes, at most eight.
-    package func field(_ index: Int, _ count: Int) -> UInt64 { (0..<count).reduce(0) { $0 << 8 | UInt64(self[index + $1]) } }
+    package func field(_ index: Int, _ count: Int) -> UInt64 {
+        (0..<count).reduce(0) { $0 << 8 | UInt64(self[index + $1]) }
+    }
 }
 
 /// Why a command failed (SPC-3 §4.5).

@@ -32,14 +32,19 @@ package final class SCSITarget: Sendable {
             guard block[2] <= 2 else { return .failed(.invalidField) }
             // One entry, LUN 0; of the well-known units there are none.
             let list = block[2] == 1 ? [] : [UInt8](repeating: 0, count: 8)
-            return .data(Array((bigEndian(UInt64(list.count), 4) + [0, 0, 0, 0] + list).prefix(Int(clamping: block.field(6, 4)))))
+            return .data(
+                Array(
+                    (bigEndian(UInt64(list.count), 4) + [0, 0, 0, 0] + list).prefix(Int(clamping: block.field(6, 4)))))
         }
         guard lun == 0 else {
             switch block.operation {
             case SCSIOperation.inquiry:
                 // Peripheral qualifier 3: no unit can be here.
-                return .data(Array(([0x7F, 0, 0x05, 0x02, 31] + [UInt8](repeating: 0, count: 31)).prefix(Int(block.field(3, 2)))))
-            case SCSIOperation.requestSense: return .data(Array(SenseData.logicalUnitNotSupported.bytes.prefix(Int(block[4]))))
+                return .data(
+                    Array(
+                        ([0x7F, 0, 0x05, 0x02, 31] + [UInt8](repeating: 0, count: 31)).prefix(Int(block.field(3, 2)))))
+            case SCSIOperation.requestSense:
+                return .data(Array(SenseData.logicalUnitNotSupported.bytes.prefix(Int(block[4]))))
             default: return .failed(.logicalUnitNotSupported)
             }
         }

@@ -4,8 +4,8 @@
 // A value under the controller's lock. The thread that rings calls `start` and `commit`; the event loop that watches
 // `completionDescriptor` calls `reap`.
 package import DiskImage
-package import GuestMemory
 import Glibc
+package import GuestMemory
 package import HostSystem
 
 package struct TransferQueue: Sendable {
@@ -30,7 +30,8 @@ package struct TransferQueue: Sendable {
     private let counters: DriveCounters
 
     /// - Parameter depth: slots, and requests in flight at most.
-    package init(backend: any BlockBackend, depth: Int, memory: GuestMemory, counters: DriveCounters) throws(HostError) {
+    package init(backend: any BlockBackend, depth: Int, memory: GuestMemory, counters: DriveCounters) throws(HostError)
+    {
         queue = try backend.makeQueue(depth: depth, vectorLimit: Self.vectorLimit)
         self.backend = backend
         self.memory = memory
@@ -116,16 +117,21 @@ package struct TransferQueue: Sendable {
         guard index < ranges.count else { return Self.finished }
         slots[tag].inFlight = index - slots[tag].done + 1
         queue.submit(
-            BlockRequest(operation, offset: ranges[index].offset, byteCount: ranges[index].byteCount, tag: tag), vectorCount: 0)
+            BlockRequest(operation, offset: ranges[index].offset, byteCount: ranges[index].byteCount, tag: tag),
+            vectorCount: 0)
         return 0
     }
 
-    private mutating func submitData(_ operation: BlockRequest.Operation, _ offset: UInt64, _ byteCount: Int, _ tag: Int) -> CInt {
+    private mutating func submitData(
+        _ operation: BlockRequest.Operation, _ offset: UInt64, _ byteCount: Int, _ tag: Int
+    ) -> CInt {
         let done = slots[tag].done
         guard done < byteCount else { return Self.finished }
         let (position, overflow) = offset.addingReportingOverflow(UInt64(done))
         // The image may have become smaller since the command was checked.
-        guard !overflow, position <= backend.byteCount, UInt64(byteCount - done) <= backend.byteCount - position else { return EIO }
+        guard !overflow, position <= backend.byteCount, UInt64(byteCount - done) <= backend.byteCount - position else {
+            return EIO
+        }
         let vectors = unsafe queue.vectors(for: tag)
         let vectorCount: Int, count: Int
         if let bounce = slots[tag].bounce {
@@ -134,11 +140,13 @@ package struct TransferQueue: Sendable {
             unsafe vectors[0] = bounce.vector(count: byteCount)
             (vectorCount, count) = (1, byteCount)
         } else {
-            guard let filled = unsafe slots[tag].list.fill(vectors, from: done, count: byteCount - done, memory: memory) else { return EFAULT }
+            guard let filled = unsafe slots[tag].list.fill(vectors, from: done, count: byteCount - done, memory: memory)
+            else { return EFAULT }
             (vectorCount, count) = filled
         }
         slots[tag].inFlight = count
-        queue.submit(BlockRequest(operation, offset: position, byteCount: UInt64(count), tag: tag), vectorCount: vectorCount)
+        queue.submit(
+            BlockRequest(operation, offset: position, byteCount: UInt64(count), tag: tag), vectorCount: vectorCount)
         return 0
     }
 }

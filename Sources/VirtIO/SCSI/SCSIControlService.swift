@@ -102,7 +102,9 @@ final class SCSIControlService: Sendable {
     private func begin(_ active: inout ActiveQueue, _ state: inout State) throws(QueueFault) {
         let bytes = state.chain.readableBytes(from: 0, limit: 24)
         let word = { (offset: Int) -> UInt32 in
-            (0..<4).reduce(0) { $0 | (bytes.indices.contains(offset + $1) ? UInt32(bytes[offset + $1]) << UInt32(8 * $1) : 0) }
+            (0..<4).reduce(0) {
+                $0 | (bytes.indices.contains(offset + $1) ? UInt32(bytes[offset + $1]) << UInt32(8 * $1) : 0)
+            }
         }
         let size = state.chain.writableByteCount
         switch word(0) {
@@ -122,10 +124,15 @@ final class SCSIControlService: Sendable {
         guard let address, let link = links.first(where: { $0.number == address.target }) else {
             return try answer(SCSIResponse.badTarget, &active, state)
         }
-        guard address.lun == 0 || function == Request.nexusReset else { return try answer(SCSIResponse.incorrectLUN, &active, state) }
+        guard address.lun == 0 || function == Request.nexusReset else {
+            return try answer(SCSIResponse.incorrectLUN, &active, state)
+        }
         switch function {
-        case Request.abortTask, Request.abortTaskSet, Request.clearTaskSet, Request.nexusReset, Request.logicalUnitReset:
-            guard let first = state.chain.writable.first else { return try answer(SCSIResponse.functionRejected, &active, state) }
+        case Request.abortTask, Request.abortTaskSet, Request.clearTaskSet, Request.nexusReset,
+            Request.logicalUnitReset:
+            guard let first = state.chain.writable.first else {
+                return try answer(SCSIResponse.functionRejected, &active, state)
+            }
             state.waiting.append(
                 Waiting(
                     head: state.chain.head, response: first.address, link: link,
@@ -168,7 +175,8 @@ final class SCSIControlService: Sendable {
                 if try active.ring.pop(into: &state.chain) {
                     let event = (0..<4).map { UInt8(truncatingIfNeeded: SCSIEvent.parameterChange >> UInt32(8 * $0)) }
                     // The reason is the additional sense code and its qualifier: 2Ah, 09h.
-                    let count = state.chain.write(event + SCSIAddress.bytes(target: target, lun: 0) + [0x2A, 0x09, 0, 0], at: 0)
+                    let count = state.chain.write(
+                        event + SCSIAddress.bytes(target: target, lun: 0) + [0x2A, 0x09, 0, 0], at: 0)
                     try active.ring.push(head: state.chain.head, byteCount: UInt32(count))
                     if try active.ring.publish() { active.link.interrupt() }
                 }

@@ -63,11 +63,14 @@ final class SCSIRequestService: Sendable {
         var transfers: [TransferQueue] = []
         for link in links {
             transfers.append(
-                try TransferQueue(backend: link.target.backend, depth: Self.depth, memory: memory, counters: link.target.counters))
+                try TransferQueue(
+                    backend: link.target.backend, depth: Self.depth, memory: memory, counters: link.target.counters))
         }
         completionDescriptors = transfers.map(\.completionDescriptor)
         state = Mutex(
-            State(slots: Array(repeating: Slot(), count: Self.depth), free: Array((0..<Self.depth).reversed()), transfers: transfers))
+            State(
+                slots: Array(repeating: Slot(), count: Self.depth), free: Array((0..<Self.depth).reversed()),
+                transfers: transfers))
     }
 
     var isIdle: Bool { inFlight.load(ordering: .acquiring) == 0 }
@@ -158,7 +161,9 @@ final class SCSIRequestService: Sendable {
         }
         let bytes = state.chain.readableBytes(from: 0, limit: header)
         let room = state.chain.writableByteCount - answer, given = state.chain.readableByteCount - header
-        guard let address = SCSIAddress(bytes, at: 0), let index = links.firstIndex(where: { $0.number == address.target }) else {
+        guard let address = SCSIAddress(bytes, at: 0),
+            let index = links.firstIndex(where: { $0.number == address.target })
+        else {
             return try respond(SCSIResponse.badTarget, residual: room + given, &active, state)
         }
         let target = links[index].target, block = CommandBlock(Array(bytes[Self.headerByteCount...]))
@@ -179,7 +184,8 @@ final class SCSIRequestService: Sendable {
     }
 
     private func start(
-        _ work: DiskWork, _ tag: Int, _ index: Int, header: Int, answer: Int, parameters: Int, _ active: inout ActiveQueue, _ state: inout State
+        _ work: DiskWork, _ tag: Int, _ index: Int, header: Int, answer: Int, parameters: Int,
+        _ active: inout ActiveQueue, _ state: inout State
     ) throws(QueueFault) {
         let room = state.chain.writableByteCount - answer, given = state.chain.readableByteCount - header
         let memory = active.ring.memory
@@ -188,18 +194,23 @@ final class SCSIRequestService: Sendable {
         case .read(_, let byteCount):
             (dataIn, used) = (byteCount, byteCount)
             isCovered = byteCount <= room
-            if isCovered { isCovered = collect(state.chain.writable, skip: answer, byteCount, index, tag, &state, memory) }
+            if isCovered {
+                isCovered = collect(state.chain.writable, skip: answer, byteCount, index, tag, &state, memory)
+            }
         case .write(_, let byteCount, _):
             used = byteCount
             isCovered = byteCount <= given
-            if isCovered { isCovered = collect(state.chain.readable, skip: header, byteCount, index, tag, &state, memory) }
+            if isCovered {
+                isCovered = collect(state.chain.readable, skip: header, byteCount, index, tag, &state, memory)
+            }
         case .flush, .discard, .writeZeroes: break
         }
         guard isCovered else { return try respond(SCSIResponse.overrun, residual: room + given, &active, state) }
         let errno = state.transfers[index].start(work, tag: tag)
         guard errno == 0 else {
             let sense = errno == TransferQueue.finished ? nil : links[index].target.end(of: work, errno: errno)
-            return try respond(SCSIResponse.ok, sense: sense, residual: room + given - (sense == nil ? used : 0), &active, state)
+            return try respond(
+                SCSIResponse.ok, sense: sense, residual: room + given - (sense == nil ? used : 0), &active, state)
         }
         state.free.removeLast()
         inFlight.wrappingAdd(1, ordering: .acquiringAndReleasing)
@@ -220,7 +231,8 @@ final class SCSIRequestService: Sendable {
 
     /// Puts `count` bytes of `segments` after `skip` into the transfer's list. False where they are not all RAM.
     private func collect(
-        _ segments: ArraySlice<DescriptorChain.Segment>, skip: Int, _ count: Int, _ index: Int, _ tag: Int, _ state: inout State,
+        _ segments: ArraySlice<DescriptorChain.Segment>, skip: Int, _ count: Int, _ index: Int, _ tag: Int,
+        _ state: inout State,
         _ memory: GuestMemory
     ) -> Bool {
         state.transfers[index].prepare(tag) { list in
@@ -231,7 +243,9 @@ final class SCSIRequestService: Sendable {
                     continue
                 }
                 let piece = min(segment.byteCount - skip, count - list.byteCount)
-                guard let address = segment.address.advanced(by: UInt64(skip)), list.append(address, piece, memory: memory) else { return false }
+                guard let address = segment.address.advanced(by: UInt64(skip)),
+                    list.append(address, piece, memory: memory)
+                else { return false }
                 skip = 0
             }
             return list.byteCount == count
@@ -252,7 +266,8 @@ final class SCSIRequestService: Sendable {
 
     /// Ends the chain at hand.
     private func respond(
-        _ code: UInt8, sense: SenseData? = nil, residual: Int, dataIn: Int = 0, _ active: inout ActiveQueue, _ state: borrowing State
+        _ code: UInt8, sense: SenseData? = nil, residual: Int, dataIn: Int = 0, _ active: inout ActiveQueue,
+        _ state: borrowing State
     ) throws(QueueFault) {
         if code != SCSIResponse.ok || sense != nil { counters.countError() }
         let bytes = response(code, sense, residual: residual, senseByteCount: state.senseByteCount)

@@ -30,7 +30,9 @@ package final class VirtIOSCSI: VirtIODevice {
     ) throws(HostError) {
         precondition(queueCount > 0 && !loops.isEmpty, "a SCSI host has a request queue and a loop")
         self.loops = loops
-        links = targets.keys.sorted().compactMap { number in targets[number].map { SCSITargetLink(number: number, target: $0) } }
+        links = targets.keys.sorted().compactMap { number in
+            targets[number].map { SCSITargetLink(number: number, target: $0) }
+        }
         configuration = Mutex(SCSIConfiguration(requestQueueCount: queueCount, lastTarget: links.last?.number ?? 0))
         control = SCSIControlService(links)
         var services: [SCSIRequestService] = []
@@ -59,7 +61,9 @@ package final class VirtIOSCSI: VirtIODevice {
     }
 
     /// What a target did.
-    package func counters(target number: UInt8) -> DriveCounters? { links.first { $0.number == number }?.target.counters }
+    package func counters(target number: UInt8) -> DriveCounters? {
+        links.first { $0.number == number }?.target.counters
+    }
 
     // MARK: device
 
@@ -87,7 +91,8 @@ package final class VirtIOSCSI: VirtIODevice {
         control.start(control: queue(0), events: queue(1))
         for (index, service) in services.enumerated() {
             service.start(
-                queue(index + Self.controlQueueCount), senseByteCount: Int(sizes.senseByteCount), blockByteCount: Int(sizes.blockByteCount))
+                queue(index + Self.controlQueueCount), senseByteCount: Int(sizes.senseByteCount),
+                blockByteCount: Int(sizes.blockByteCount))
         }
     }
 
@@ -95,7 +100,10 @@ package final class VirtIOSCSI: VirtIODevice {
         switch index {
         case 0: control.serve()
         case 1: control.serveEvents()
-        default: if services.indices.contains(index - Self.controlQueueCount) { services[index - Self.controlQueueCount].serve() }
+        default:
+            if services.indices.contains(index - Self.controlQueueCount) {
+                services[index - Self.controlQueueCount].serve()
+            }
         }
     }
 
@@ -139,7 +147,8 @@ package final class VirtIOSCSI: VirtIODevice {
         for link in links {
             let number = try reader.read(UInt8.self)
             guard number == link.number else {
-                throw DeviceStateError(section: reader.section, reason: "has SCSI target \(number) where there is \(link.number)")
+                throw DeviceStateError(
+                    section: reader.section, reason: "has SCSI target \(number) where there is \(link.number)")
             }
             try link.target.restore(from: &reader)
         }
