@@ -406,6 +406,29 @@ private final class AHCIBench {
         #expect(bench[0, .command] & 0xC011 == 0 && bench[0, .signature] == 0xFFFF_FFFF && !bench.line.isHigh)
     }
 
+    /// The host's file ends before the disk does: reading beyond is a medium error, told as the standards tell it.
+    @Test func hostFailuresAreMediumErrors() throws {
+        let bench = try AHCIBench()
+        ftruncate(bench.disk.descriptor, 512 * 512)
+        bench.lay(0, command: 0x25, lba: 1000, count: 8, regions: [(AHCIBench.data, 4096)])
+        let failed = try #require(bench.run(0))
+        #expect(failed.status & 1 == 1 && failed.error == 0x40 && bench.byteCount(0) == 0)
+        #expect(bench.recover(0))
+        bench.lay(0, slot: 2, command: 0x60, features: 8, lba: 1000, count: 2 << 3, regions: [(AHCIBench.data, 4096)])
+        bench[0, .sataActive] = 4
+        bench[0, .commandIssue] = 4
+        #expect(eventually { bench[0, .interruptStatus] & 1 << 30 != 0 })
+        #expect(bench.recover(0))
+        bench.lay(0, command: 0x2F, lba: 0x10, count: 1, regions: [(AHCIBench.data, 512)])
+        #expect(bench.run(0) != nil)
+        #expect(bench.memory.get(AHCIBench.data, 5) == [2, 0, 0x51, 0x40, 0xE8])
+        #expect(try #require(bench.ahci.counters(port: 0)).values.errors == 2)
+        ftruncate(bench.disc.descriptor, 2048)
+        bench.lay(
+            1, command: 0xA0, features: 1, regions: [(AHCIBench.data, 2048)], packet: [0x28, 0, 0, 0, 0, 16, 0, 0, 1])
+        #expect(try #require(bench.run(1)).error >> 4 == 3)
+    }
+
     /// libata's probe: global reset, ports made quiet, hardreset by SCTL, the class by PxSIG, then NCQ with interrupts.
     @Test func libataProbesAndQueues() throws {
         let bench = try AHCIBench(starts: false)

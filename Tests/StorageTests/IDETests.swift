@@ -322,6 +322,17 @@ private final class IDEBench {
         #expect(bench.waitNotBusy() & 0x89 == 0)
     }
 
+    @Test func hostFailuresAreMediumErrors() throws {
+        let bench = try IDEBench()
+        ftruncate(bench.disks[0].descriptor, 4096)
+        bench.send(0x20, count: 1, lba: 1000)
+        #expect(bench.waitNotBusy() & 1 == 1 && bench.inb(1) == 0x40)
+        let failed = bench.dma(toMemory: true, regions: [(IDEBench.data, 512)]) {
+            bench.send(0xC8, count: 1, lba: 1000)
+        }
+        #expect(failed.master & 7 == 4 && failed.drive & 1 == 1)
+    }
+
     @Test func savedInTheMiddleOfASector() throws {
         let bench = try IDEBench()
         bench.disks[0].set(pattern(1024), at: 0)

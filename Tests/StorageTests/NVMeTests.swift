@@ -1,3 +1,4 @@
+import DiskImage
 import Foundation
 import GuestMemory
 import HostSystem
@@ -249,6 +250,36 @@ private final class NVMeBench {
         let readOnly = try NVMeBench(isReadOnly: true)
         try readOnly.makePair(1)
         #expect(try #require(readOnly.run(1, 1, namespace: 1, region1: data, words: [0, 0, 0])).status == 0x20)
+    }
+
+    @Test func growthIsTold() throws {
+        let bench = try NVMeBench()
+        bench.submit(0, 0x0C)
+        bench.nvme.capacityChanged()  // not asked for yet
+        #expect(try #require(bench.run(0, 9, words: [0xB, 0x100])).status == 0)
+        let notice = try #require(bench.next(0))
+        #expect(notice.result == 0x04_00_02 && notice.status == 0)
+        ftruncate(bench.disk.descriptor, 131072 * 512)
+        try bench.disk.image.refreshSize()
+        bench.submit(0, 0x0C)
+        #expect(try #require(bench.run(0, 2, region1: NVMeBench.data, words: [4 | 1023 << 16])).status == 0)
+        #expect(bench.memory.word(NVMeBench.data) == 1)
+        #expect(try #require(bench.run(0, 2, region1: NVMeBench.data, words: [4 | 1023 << 16])).status == 0)
+        #expect(bench.memory.word(NVMeBench.data) == 0)
+        #expect(try #require(bench.run(0, 6, namespace: 1, region1: NVMeBench.data, words: [0])).status == 0)
+        #expect(bench.memory.word(NVMeBench.data) == 131072)
+        bench.nvme.capacityChanged()
+        #expect(try #require(bench.next(0)).result == 0x04_00_02)
+    }
+
+    @Test func hostFailuresAreMediaErrors() throws {
+        let bench = try NVMeBench()
+        try bench.makePair(1)
+        ftruncate(bench.disk.descriptor, 4096)
+        #expect(
+            try #require(bench.run(1, 2, namespace: 1, region1: NVMeBench.data, words: [1000, 0, 7])).status == 0x281)
+        #expect(try #require(bench.run(1, 0, namespace: 1)).status == 0)
+        #expect(bench.nvme.counters.values.errors == 1)
     }
 
     @Test func deallocateAndWriteZeroes() throws {

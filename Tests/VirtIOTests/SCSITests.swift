@@ -172,6 +172,15 @@ private final class SCSIBench {
         #expect(values.readBytes == 8192 && values.writeBytes == 8192 && values.flushRequests == 1)
     }
 
+    @Test func hostFailuresAreSense() throws {
+        let bench = try SCSIBench()
+        _ = try bench.run([0x00])
+        ftruncate(bench.descriptors[0], 4096)
+        let failed = try #require(try bench.run([0x28, 0, 0, 0, 1, 0, 0, 0, 1], room: 512))
+        #expect(failed.status == 2 && failed.sense[2] == 3 && failed.sense[12] == 0x11 && failed.residual == 512)
+        #expect(bench.scsi.counters.values.errors == 2)
+    }
+
     @Test func aDiscIsRead() throws {
         let bench = try SCSIBench()
         let bytes = (0..<4096).map { UInt8(truncatingIfNeeded: $0 / 3) }

@@ -192,9 +192,12 @@ extension NVMeController {
     }
 
     private func getLogPage(_ command: NVMeCommand, _ tag: Int, _ submission: inout Submission) -> Outcome {
-        guard let page = identity.log(UInt8(command.word10 & 0xFF), counters: counters.values) else {
-            return .ended(.invalidLogPage)
-        }
+        let identifier = UInt8(command.word10 & 0xFF)
+        let known =
+            identifier == 0x04
+            ? changedNamespaces(keeps: command.word10 & 1 << 15 != 0)
+            : identity.log(identifier, counters: counters.values)
+        guard let page = known else { return .ended(.invalidLogPage) }
         // NUMD counts words from 0; LPO, of 64 bits, is where to begin.
         let words = UInt64(command.word10 >> 16) | UInt64(command.word11 & 0xFFFF) << 16
         let offset = UInt64(command.word12) | UInt64(command.word13) << 32
@@ -204,6 +207,20 @@ extension NVMeController {
         let bytes = Array(rest.prefix(count))
         guard !bytes.isEmpty else { return .ended(.success) }
         return answer(bytes, command, tag, &submission)
+    }
+
+    /// Log page 04h, which clears what it tells but for Retain Asynchronous Event.
+    private func changedNamespaces(keeps: Bool) -> [UInt8] {
+        let hasChanged = registers.withLock { registers in
+            defer {
+                if !keeps {
+                    registers.hasChanged = false
+                    registers.isChangeTold = false
+                }
+            }
+            return registers.hasChanged
+        }
+        return [hasChanged ? 1 : 0] + [UInt8](repeating: 0, count: 4095)
     }
 
     // MARK: Saved state
@@ -220,6 +237,8 @@ extension NVMeController {
         for feature in registers.features { writer.write(feature) }
         writer.write(UInt8(registers.events.count))
         for event in registers.events { writer.write(event) }
+        writer.write(registers.hasChanged)
+        writer.write(registers.isChangeTold)
         let pin = savedPin
         writer.write(pin.pending)
         writer.write(pin.mask)
@@ -248,6 +267,8 @@ extension NVMeController {
             throw DeviceStateError(section: stateName, reason: "has \(eventCount) event requests")
         }
         for _ in 0..<eventCount { restored.events.append(try reader.read()) }
+        restored.hasChanged = try reader.readBool()
+        restored.isChangeTold = try reader.readBool()
         let pending = try reader.read(UInt64.self), mask = try reader.read(UInt32.self)
         let count = Int(try reader.read(UInt8.self))
         guard count == queues.count else {

@@ -40,8 +40,12 @@ package final class NVMeController: BusDevice, SavableDevice {
         var isWriteCacheEnabled = true
         /// Features without effect on an image, by identifier, for Get Features.
         var features = [UInt32](repeating: 0, count: 16)
-        /// Asynchronous Event Requests: nothing happens that they would tell.
+        /// Asynchronous Event Requests that wait for something to tell.
         var events: [UInt16] = []
+        /// The namespace changed and the host does not know: told when it asks for events, until it reads the log.
+        var hasChanged = false
+        /// An event told it already.
+        var isChangeTold = false
     }
     private struct Pin: Sendable {
         var pending: UInt64 = 0
@@ -289,6 +293,7 @@ package final class NVMeController: BusDevice, SavableDevice {
                 post(index, submission, command.identifier, status, result)
             }
         }
+        if index == 0 { tellChange(&submission) }
         submission.transfers.commit()
     }
 
@@ -371,6 +376,37 @@ package final class NVMeController: BusDevice, SavableDevice {
         announce(0)
     }
 
+    /// The image was grown: a host that wants such notices (§5.21.1.11) is told.
+    package func capacityChanged() {
+        registers.withLock { registers in
+            registers.hasChanged = true
+            registers.isChangeTold = false
+        }
+        queues[0].submission.withLock { tellChange(&$0) }
+        announce(0)
+    }
+
+    /// Answers an Asynchronous Event Request with Namespace Attribute Changed, where there is one and something to tell. The admin
+    /// queue's lock is held.
+    func tellChange(_ submission: inout Submission) {
+        guard submission.ring != nil, !submission.isPaused,
+            registers.withLock({ $0.hasChanged && !$0.isChangeTold && !$0.events.isEmpty }),
+            queues[0].completion.withLock({ $0?.reserve() ?? false })
+        else { return }
+        let identifier = registers.withLock { registers -> UInt16? in
+            let isWanted = registers.features[0x0B] & 1 << 8 != 0
+            guard isWanted, registers.hasChanged, !registers.isChangeTold, !registers.events.isEmpty else { return nil }
+            registers.isChangeTold = true
+            return registers.events.removeFirst()
+        }
+        // A notice (2), of kind 0, to be cleared by reading log page 04h.
+        if let identifier {
+            post(0, submission, identifier, .success, 0x04_00_02)
+        } else {
+            queues[0].completion.withLock { $0?.giveBack() }
+        }
+    }
+
     // MARK: Interrupts
 
     /// Interrupts for completion queue `index` where it has entries.
@@ -448,6 +484,8 @@ package final class NVMeController: BusDevice, SavableDevice {
             registers.isWriteCacheEnabled = true
             registers.features = [UInt32](repeating: 0, count: 16)
             registers.events = []
+            registers.hasChanged = false
+            registers.isChangeTold = false
             return registers.configuration & NVMeRegister.Configuration.enable != 0
         }
         if isEnabled { enable() }

@@ -28,6 +28,7 @@ struct NVMeIdentity: Sendable {
         page.put(6, at: 72, count: 1)  // RAB
         page.put(UInt64(NVMeRegions.transferLimitExponent), at: 77, count: 1)  // MDTS
         page.put(UInt64(NVMeRegister.versionNumber), at: 80, count: 4)
+        page.put(1 << 8, at: 92, count: 4)  // OAES: namespace attribute notices
         page.put(1, at: 111, count: 1)  // CNTRLTYPE: I/O
         page.put(3, at: 258, count: 1)  // ACL: four Aborts
         page.put(UInt64(NVMeController.eventRequestLimit - 1), at: 259, count: 1)  // AERL
