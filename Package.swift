@@ -58,7 +58,8 @@ let monitorTargets: [Target] = [
     module("PCI", ["MachineCore", "HostSystem", "GuestMemory"]),
     module("DiskImage", ["CLinux", "HostSystem"]),
     module("NetworkBackend", ["CLinux", "HostSystem"]),
-    module("VirtIO", ["PCI", "MachineCore", "GuestMemory", "HostSystem", "DiskImage", "NetworkBackend"]),
+    module("Storage", ["PCI", "MachineCore", "GuestMemory", "HostSystem", "DiskImage"]),
+    module("VirtIO", ["Storage", "PCI", "MachineCore", "GuestMemory", "HostSystem", "DiskImage", "NetworkBackend"]),
     module("Chipset", ["PCI", "MachineCore", "HostSystem", "GuestMemory"]),
     module("Firmware", ["GuestMemory", "HostSystem", "MachineCore"]),
     module(
@@ -78,7 +79,8 @@ let monitorTargets: [Target] = [
     tests("NetworkBackendTests", ["NetworkBackend", "HostSystem"]),
     tests(
         "VirtIOTests",
-        ["VirtIO", "PCI", "MachineCore", "GuestMemory", "HostSystem", "DiskImage", "NetworkBackend"]),
+        ["VirtIO", "Storage", "PCI", "MachineCore", "GuestMemory", "HostSystem", "DiskImage", "NetworkBackend"]),
+    tests("StorageTests", ["Storage", "PCI", "MachineCore", "GuestMemory", "HostSystem", "DiskImage"]),
     tests("ChipsetTests", ["Chipset", "MachineCore", "HostSystem"]),
     tests("FirmwareTests", ["Firmware", "GuestMemory", "HostSystem"]),
     tests(
