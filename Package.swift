@@ -65,7 +65,7 @@ let monitorTargets: [Target] = [
     module(
         "Machine",
         [
-            "HostSystem", "GuestMemory", "MachineCore", "KVM", "PCI", "VirtIO", "Chipset", "Firmware",
+            "HostSystem", "GuestMemory", "MachineCore", "KVM", "PCI", "VirtIO", "Storage", "Chipset", "Firmware",
             "DiskImage", "NetworkBackend", "MachineConfiguration", "MonitorProtocol", "JSON",
         ]),
     program(
@@ -82,7 +82,7 @@ let monitorTargets: [Target] = [
         ["VirtIO", "Storage", "PCI", "MachineCore", "GuestMemory", "HostSystem", "DiskImage", "NetworkBackend"]),
     tests("StorageTests", ["Storage", "PCI", "MachineCore", "GuestMemory", "HostSystem", "DiskImage"]),
     tests("ChipsetTests", ["Chipset", "MachineCore", "HostSystem"]),
-    tests("FirmwareTests", ["Firmware", "GuestMemory", "HostSystem"]),
+    tests("FirmwareTests", ["Firmware", "GuestMemory", "HostSystem", "MachineCore"]),
     tests(
         "MachineTests",
         [

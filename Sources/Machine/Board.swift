@@ -26,8 +26,10 @@ package final class Board: Sendable {
     /// Nil on a board that starts a kernel itself.
     let firmware: FirmwareImage?
     private let firmwarePorts: FirmwarePorts?
+    /// What disks did, in the order of the configuration.
+    let diskCounters: [@Sendable () -> DiskCounts]
+    let pausable: [any Pausable]
     /// In the order of the configuration.
-    let disks: [VirtIOBlock]
     let networks: [VirtIONet]
     let balloon: VirtIOBalloon?
     private let configurationPorts: PCIConfigurationPorts
@@ -73,14 +75,9 @@ package final class Board: Sendable {
             try bus.attach(function, at: PCIAddress(device: slot))
             functions.append(function)
         }
-        var disks: [VirtIOBlock] = []
-        for (index, disk) in configuration.disks.enumerated() {
-            let image = try RawImage(owning: OwnedDescriptor(owning: CInt(disk.fd)), named: disk.id, isReadOnly: disk.readOnly)
-            let device = try VirtIOBlock(
-                backend: image, serial: disk.serial ?? disk.id, queueCount: min(configuration.cpu.count, 4), loops: [loop])
-            try add(device, "virtio-blk-\(index)", (.virtioDisk, disk.bootIndex))
-            disks.append(device)
-        }
+        var disks = BoardDisks(
+            machine: machine, memory: memory, loop: loop, bus: bus, chipset: chipset, processorCount: configuration.cpu.count)
+        try disks.attach(configuration.disks, in: &slots)
         var networks: [VirtIONet] = []
         for (index, network) in configuration.networks.enumerated() {
             var taps: [TapQueue] = []
@@ -94,7 +91,8 @@ package final class Board: Sendable {
         if configuration.rng { try add(VirtIOEntropy(loop: loop), "virtio-rng") }
         let balloon = configuration.balloon ? VirtIOBalloon(loop: loop) : nil
         if let balloon { try add(balloon, "virtio-balloon") }
-        (self.disks, self.networks, self.balloon) = (disks, networks, balloon)
+        (diskCounters, self.networks, self.balloon) = (disks.counters, networks, balloon)
+        pausable = disks.pausable + functions
 
         bus.connect(to: space)
         if configuration.type == .direct {
@@ -109,6 +107,7 @@ package final class Board: Sendable {
         portBus.attach(clock, at: 0x70, count: 2)
         portBus.attach(ResetPort(.systemControl, power: power), at: 0x92, count: 1)
         portBus.attach(keyboard, at: 0x60, count: 5)
+        for (device, first, count) in disks.ports { portBus.attach(device, at: first, count: count) }
         if let description = configuration.firmware {
             let lowMemoryEnd = Self.lowMemoryEnd(configuration)
             firmware = try FirmwareImage(description, machine: machine, addresses: addresses)
@@ -131,7 +130,7 @@ package final class Board: Sendable {
         savable += chipset.savable + [configurationPorts]
         if let firmwarePorts { savable.append(firmwarePorts) }
         if let dma { savable.append(dma) }
-        self.savable = savable + (firmware?.savable ?? []) + functions
+        self.savable = savable + (firmware?.savable ?? []) + disks.savable + functions
     }
 
     /// Every device as after power on. vCPUs are parked.

@@ -15,8 +15,8 @@ extension GuestMachine {
                     thread: Int(threads[$0]))
             },
             memoryMiB: configuration.memoryMiB, residentKiB: residentKiB, balloon: balloonReport,
-            disks: zip(configuration.disks, board.disks).map { disk, device in
-                let counters = device.counters.values
+            disks: zip(configuration.disks, board.diskCounters).map { disk, read in
+                let counters = read()
                 var statistics = DiskStatistics(id: disk.id)
                 statistics.readRequests = Int(clamping: counters.readRequests)
                 statistics.readBytes = Int(clamping: counters.readBytes)

@@ -155,7 +155,10 @@ extension GuestConfiguration {
         add("firmware.log", firmware?.log)
         add("kernel.fd", kernel)
         add("initrd.fd", initrd)
-        for (index, disk) in disks.enumerated() { add("disks[\(index)].fd", disk.fd) }
+        for (index, disk) in disks.enumerated() {
+            add("disks[\(index)].fd", disk.fd)
+            for (layer, backing) in disk.backing.enumerated() { add("disks[\(index)].backing[\(layer)].fd", backing.fd) }
+        }
         for (index, network) in networks.enumerated() {
             for (queue, number) in network.fds.enumerated() { add("networks[\(index)].fds[\(queue)]", number) }
             add("networks[\(index)].vhostFd", network.vhostFd)
@@ -260,16 +263,27 @@ extension DiskConfiguration {
             readOnly: try members.boolIfPresent("readOnly") ?? false,
             serial: try members.stringIfPresent("serial", upTo: 255), bus: bus,
             isOptical: try members.boolIfPresent("optical") ?? false,
-            bootIndex: try members.integerIfPresent("bootIndex", in: 0...255))
+            bootIndex: try members.integerIfPresent("bootIndex", in: 0...255),
+            format: try members.stringIfPresent("format", upTo: 64) ?? "raw",
+            backing: try members.objects("backing", upTo: 64, BackingConfiguration.read))
     }
 
     fileprivate var json: JSONValue {
         var members: [String: JSONValue] = ["id": .string(id), "fd": .integer(Int64(fd)), "readOnly": .bool(readOnly), "bus": .string(bus.rawValue),
-            "optical": .bool(isOptical)]
+            "optical": .bool(isOptical), "format": .string(format), "backing": .array(backing.map(\.json)),
+        ]
         if let bootIndex { members["bootIndex"] = .integer(Int64(bootIndex)) }
         if let serial { members["serial"] = .string(serial) }
         return .object(members)
     }
+}
+
+extension BackingConfiguration {
+    fileprivate static func read(_ members: inout JSONMembers) throws(JSONMemberError) -> BackingConfiguration {
+        BackingConfiguration(fd: try members.integer("fd", in: descriptors), format: try members.string("format", upTo: 64))
+    }
+
+    fileprivate var json: JSONValue { ["fd": .integer(Int64(fd)), "format": .string(format)] }
 }
 
 extension NetworkConfiguration {

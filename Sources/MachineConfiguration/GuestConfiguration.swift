@@ -166,11 +166,17 @@ package struct DiskConfiguration: Sendable, Equatable {
     package var isOptical: Bool
     /// Firmware tries the least first; absent: after those that have one.
     package var bootIndex: Int?
+    /// The image's format, by Nova's name for it; never guessed.
+    package var format: String
+    /// The images below, the next first.
+    package var backing: [BackingConfiguration]
 
     package init(
         id: String, fd: Int, readOnly: Bool = false, serial: String? = nil, bus: DiskBus = .virtio, isOptical: Bool = false,
-        bootIndex: Int? = nil
+        bootIndex: Int? = nil, format: String = "raw", backing: [BackingConfiguration] = []
     ) {
+        self.format = format
+        self.backing = backing
         self.bus = bus
         self.isOptical = isOptical
         self.bootIndex = bootIndex
@@ -178,6 +184,17 @@ package struct DiskConfiguration: Sendable, Equatable {
         self.fd = fd
         self.readOnly = readOnly
         self.serial = serial
+    }
+}
+
+/// An image that another one stands on: only read.
+package struct BackingConfiguration: Sendable, Equatable {
+    package var fd: Int
+    package var format: String
+
+    package init(fd: Int, format: String) {
+        self.fd = fd
+        self.format = format
     }
 }
 

@@ -32,8 +32,8 @@ struct Options {
           --cmdline TEXT      kernel command line (default: console=ttyS0)
           --memory MIB        guest RAM, 64 to 1048576 (default: 256)
           --cpus N            vCPUs, 1 to 64 (default: 1)
-          --disk FILE[,WORD]… raw disk; may be repeated. Words: ro, cd, boot=N, and what it is attached to: virtio (default), sata,
-                              ide, nvme, scsi
+          --disk FILE[,WORD]… a disk; may be repeated. Words: ro, cd, boot=N, format=FORMAT (raw), backing=FORMAT:FILE, and what it
+                              is attached to: virtio (default), sata, ide, nvme, scsi
           --net TAP,MAC       virtio-net on a tap: its name, or fd:N of an open one; may be repeated
           --rng               virtio-rng, fed from this host
           --balloon           virtio-balloon with statistics
@@ -169,6 +169,14 @@ struct Options {
                 (disk.isOptical, disk.readOnly) = (true, true)
             } else if let bus = DiskBus(rawValue: String(word)) {
                 disk.bus = bus
+            } else if word.hasPrefix("format=") {
+                disk.format = String(word.dropFirst(7))
+            } else if word.hasPrefix("backing=") {
+                // FORMAT:FILE
+                let parts = word.dropFirst(8).split(separator: ":", maxSplits: 1)
+                guard parts.count == 2 else { throw fail("--disk \(text): give backing=FORMAT:FILE") }
+                let number = Int(try open(String(parts[1]), O_RDONLY, for: "--disk"))
+                disk.backing.insert(BackingConfiguration(fd: number, format: String(parts[0])), at: 0)
             } else if word.hasPrefix("boot="), let index = Int(word.dropFirst(5)), (0...255).contains(index) {
                 disk.bootIndex = index
             } else {

@@ -1,5 +1,6 @@
 import Firmware
 import GuestMemory
+import MachineCore
 import Testing
 
 /// Firmware as the script sees it: files in memory, joined as the commands say.

@@ -1,0 +1,172 @@
+// The disks of a board: each image opened in the format it is said to have, on the controller that its bus names, with the path by
+// which firmware finds it. Controllers exist only where a disk asks for one.
+import DiskImage
+import GuestMemory
+import HostSystem
+import MachineConfiguration
+import MachineCore
+import PCI
+import Storage
+import VirtIO
+
+/// A controller that works apart from any vCPU.
+protocol Pausable: Sendable {
+    /// False where requests were still in flight at the deadline.
+    func pause() -> Bool
+    func resume()
+    var stateName: String { get }
+}
+extension AHCIController: Pausable {}
+extension IDEController: Pausable {}
+extension NVMeController: Pausable {}
+extension VirtIOPCIFunction: Pausable {}
+
+/// What a disk did: the same whatever it is attached to.
+typealias DiskCounts = DriveCounters.Values
+
+extension DeviceCounters.Values {
+    var diskCounts: DiskCounts {
+        DiskCounts(
+            readRequests: readRequests, writeRequests: writeRequests, flushRequests: flushRequests, readBytes: readBytes, writeBytes: writeBytes,
+            errors: errors)
+    }
+}
+
+/// Attaches disks to a board that is being made.
+struct BoardDisks {
+    private static let sataAddress = PCIAddress(device: 0x1F, function: 2), ideAddress = PCIAddress(device: 1, function: 1)
+    private static let nvmeQueueLimit = 16, virtioQueueLimit = 4
+
+    let machine: any VirtualMachine
+    let memory: GuestMemory
+    let loop: EventLoop
+    let bus: PCIBus
+    let chipset: BoardChipset
+    let processorCount: Int
+    /// By place in the configuration.
+    private(set) var counters: [@Sendable () -> DiskCounts] = []
+    private(set) var pausable: [any Pausable] = []
+    private(set) var savable: [any SavableDevice & Sendable] = []
+    /// Ports of IDE's two channels.
+    private(set) var ports: [(device: any BusDevice, first: UInt16, count: UInt16)] = []
+
+    init(
+        machine: any VirtualMachine, memory: GuestMemory, loop: EventLoop, bus: PCIBus, chipset: BoardChipset, processorCount: Int
+    ) {
+        (self.machine, self.memory, self.loop, self.bus, self.chipset) = (machine, memory, loop, bus, chipset)
+        self.processorCount = processorCount
+    }
+
+    /// Takes over the descriptors.
+    mutating func attach(_ disks: [DiskConfiguration], in slots: inout SlotPlan) throws {
+        counters = Array(repeating: { DiskCounts() }, count: disks.count)
+        var sata: [(index: Int, drive: AttachedDrive)] = [], ide: [(index: Int, drive: AttachedDrive)] = [], scsi: [(index: Int, target: SCSITarget)] = []
+        for (index, disk) in disks.enumerated() {
+            let image = try Self.open(disk)
+            let identity = DriveIdentity(model: disk.isOptical ? "APUS DVD-ROM" : "APUS HARDDISK", serial: disk.serial ?? disk.id)
+            switch disk.bus {
+            case .virtio: try attachVirtIO(image, disk, index, in: &slots)
+            case .nvme: try attachNVMe(image, identity, disk, index, in: &slots)
+            case .sata: sata.append((index, disk.isOptical ? .optical(image, identity) : .disk(image, identity)))
+            case .ide: ide.append((index, disk.isOptical ? .optical(image, identity) : .disk(image, identity)))
+            case .scsi: scsi.append((index, disk.isOptical ? SCSITarget(optical: image, identity: identity) : SCSITarget(disk: image, identity: identity)))
+            }
+        }
+        if !sata.isEmpty { try attachSATA(sata, disks, in: &slots) }
+        if !ide.isEmpty { try attachIDE(ide, disks, in: &slots) }
+        if !scsi.isEmpty { try attachSCSI(scsi, disks, in: &slots) }
+    }
+
+    /// The chain of images, the lowest first.
+    private static func open(_ disk: DiskConfiguration) throws -> any BlockBackend {
+        var image: (any BlockingImage)?
+        for layer in disk.backing.reversed() {
+            let format = try Self.format(layer.format, of: disk)
+            image = try format.open(owning: OwnedDescriptor(owning: CInt(layer.fd)), named: disk.id + " (backing)", isReadOnly: true, backing: image)
+        }
+        let format = try Self.format(disk.format, of: disk)
+        return try format.open(owning: OwnedDescriptor(owning: CInt(disk.fd)), named: disk.id, isReadOnly: disk.readOnly || disk.isOptical, backing: image)
+    }
+
+    private static func format(_ name: String, of disk: DiskConfiguration) throws -> ImageFormat {
+        guard let format = ImageFormat(rawValue: name) else { throw FirmwareError(subject: "disk \(disk.id)", reason: "\(name) is no format of an image") }
+        return format
+    }
+
+    private mutating func attachVirtIO(_ image: any BlockBackend, _ disk: DiskConfiguration, _ index: Int, in slots: inout SlotPlan) throws {
+        let device = try VirtIOBlock(
+            backend: image, serial: disk.serial ?? disk.id, queueCount: min(processorCount, Self.virtioQueueLimit), loops: [loop])
+        try attach(device, "virtio-blk-\(index)", slots.take((.virtioDisk, disk.bootIndex)))
+        counters[index] = { device.counters.values.diskCounts }
+    }
+
+    private mutating func attach(_ device: any VirtIODevice, _ name: String, _ slot: UInt8) throws {
+        let line = chipset.line(device: slot).map { (interrupt: $0, number: UInt8(0)) }
+        let function = try VirtIOPCIFunction(device, name: name, memory: memory, interrupts: machine, doorbells: machine, line: line)
+        try bus.attach(function, at: PCIAddress(device: slot))
+        pausable.append(function)
+        savable.append(function)
+    }
+
+    private mutating func attachNVMe(
+        _ image: any BlockBackend, _ identity: DriveIdentity, _ disk: DiskConfiguration, _ index: Int, in slots: inout SlotPlan
+    ) throws {
+        let slot = slots.take((.below("/pci@i0cf8/pci1b36,10@*/namespace@1,0"), disk.bootIndex))
+        let queueCount = min(processorCount, Self.nvmeQueueLimit)
+        let endpoint = try NVMeController.makeEndpoint(
+            name: "nvme-\(index)", queueCount: queueCount, line: chipset.line(device: slot), message: machine)
+        let controller = try NVMeController(endpoint, memory: memory, image: image, identity: identity, queueCount: queueCount, loop: loop)
+        try bus.attach(endpoint, at: PCIAddress(device: slot))
+        counters[index] = { controller.counters.values }
+        pausable.append(controller)
+        savable += [endpoint, controller]
+    }
+
+    private mutating func attachSATA(_ drives: [(index: Int, drive: AttachedDrive)], _ disks: [DiskConfiguration], in slots: inout SlotPlan) throws {
+        let address: PCIAddress
+        // Q35 has its controller built in.
+        if case .q35 = chipset { address = Self.sataAddress } else { address = PCIAddress(device: slots.take()) }
+        let endpoint = try AHCIController.makeEndpoint(name: "ahci", line: chipset.line(device: address.device), message: machine)
+        let controller = try AHCIController(
+            endpoint, memory: memory, drives: Dictionary(uniqueKeysWithValues: drives.enumerated().map { ($0.offset, $0.element.drive) }), loop: loop)
+        try bus.attach(endpoint, at: address)
+        let device = String(address.device, radix: 16), place = address.function == 0 ? device : "\(device),\(address.function)"
+        for (port, (index, _)) in drives.enumerated() {
+            slots.note("/pci@i0cf8/pci8086,2922@\(place)/drive@\(port)/disk@0", disks[index].bootIndex)
+            if let counts = controller.counters(port: port) { counters[index] = { counts.values } }
+        }
+        pausable.append(controller)
+        savable += [endpoint, controller]
+    }
+
+    private mutating func attachIDE(_ drives: [(index: Int, drive: AttachedDrive)], _ disks: [DiskConfiguration], in slots: inout SlotPlan) throws {
+        let endpoint = try IDEController.makeEndpoint(name: "ide")
+        var plan: [[AttachedDrive?]] = [[nil, nil], [nil, nil]]
+        for (place, (_, drive)) in drives.enumerated() where place < 4 { plan[place / 2][place % 2] = drive }
+        let controller = try IDEController(
+            endpoint, memory: memory, drives: plan, lines: (GSILine(machine, gsi: 14), GSILine(machine, gsi: 15)), loop: loop)
+        try bus.attach(endpoint, at: Self.ideAddress)
+        for (place, (index, _)) in drives.enumerated() where place < 4 {
+            slots.note("/pci@i0cf8/ide@1,1/drive@\(place / 2)/disk@\(place % 2)", disks[index].bootIndex)
+            if let counts = controller.counters(channel: place / 2, drive: place % 2) { counters[index] = { counts.values } }
+        }
+        ports = [
+            (controller.commandBlock(0), 0x1F0, 8), (controller.controlBlock(0), 0x3F6, 1), (controller.commandBlock(1), 0x170, 8),
+            (controller.controlBlock(1), 0x376, 1),
+        ]
+        pausable.append(controller)
+        savable += [endpoint, controller]
+    }
+
+    private mutating func attachSCSI(_ targets: [(index: Int, target: SCSITarget)], _ disks: [DiskConfiguration], in slots: inout SlotPlan) throws {
+        let host = try VirtIOSCSI(
+            targets: Dictionary(uniqueKeysWithValues: targets.enumerated().map { (UInt8(truncatingIfNeeded: $0.offset), $0.element.target) }),
+            memory: memory, queueCount: min(processorCount, Self.virtioQueueLimit), loops: [loop])
+        let slot = slots.take(), device = String(slot, radix: 16)
+        try attach(host, "virtio-scsi", slot)
+        for (number, (index, target)) in targets.enumerated() {
+            slots.note("/pci@i0cf8/scsi@\(device)/channel@0/disk@\(number),0", disks[index].bootIndex)
+            counters[index] = { target.counters.values }
+        }
+    }
+}
