@@ -5,7 +5,7 @@ package import HostSystem
 import Synchronization
 
 /// Usage: RawImage(owning: descriptor, named: "vda", isReadOnly: false), then a VirtIOBlock on it.
-package final class RawImage: BlockBackend {
+package final class RawImage: BlockingImage {
     /// How requests reach the kernel.
     package enum Engine: Sendable {
         /// io_uring where the kernel allows it, else a thread.
@@ -55,10 +55,37 @@ package final class RawImage: BlockBackend {
 
     package func makeQueue(depth: Int, vectorLimit: Int) throws(HostError) -> any BlockQueue {
         if engine == .automatic,
-            let queue = try RingQueue(descriptor: descriptor.rawValue, image: self, depth: depth, vectorLimit: vectorLimit)
+            let queue = try RingQueue(
+                descriptor: descriptor.rawValue, image: self, depth: depth, vectorLimit: vectorLimit)
         {
             return queue
         }
-        return try ThreadQueue(descriptor: descriptor.rawValue, image: self, depth: depth, vectorLimit: vectorLimit)
+        return try ThreadQueue(image: self, depth: depth, vectorLimit: vectorLimit)
+    }
+
+    package func perform(_ request: BlockRequest, vectors: TransferVectors) -> CInt {
+        let isDurable: CInt
+        switch request.operation {
+        case .read: isDurable = 0
+        case .write(let durable): isDurable = durable ? 1 : 0
+        case .flush, .discard, .writeZeroes: return performAllocation(request, descriptor: descriptor.rawValue)
+        }
+        var done = 0
+        while done < vectors.byteCount {
+            let position = Int64(clamping: request.offset &+ UInt64(done))
+            // SAFETY: the vectors' memory is valid by their contract.
+            let count = unsafe vectors.withPieces(from: done) { pieces, number in
+                unsafe request.operation == .read
+                    ? preadv(descriptor.rawValue, pieces, number, off_t(position))
+                    : apus_pwritev(descriptor.rawValue, pieces, number, position, isDurable)
+            }
+            if count < 0 {
+                if errno == EINTR { continue }
+                return errno
+            }
+            if count == 0 { return EIO }  // the image ends before the request
+            done += count
+        }
+        return 0
     }
 }

@@ -1,4 +1,4 @@
-// A block queue on one plain thread with preadv and pwritev: for kernels and sandboxes without io_uring.
+// A block queue on one plain thread over an image that blocks: for image formats, and for kernels and sandboxes without io_uring.
 import CLinux
 import Glibc
 import HostSystem
@@ -18,32 +18,39 @@ import Synchronization
         let state: Mutex<State>
         let wake: EventDescriptor
         let event: EventDescriptor
-        let descriptor: CInt
-        let image: RawImage  // keeps the descriptor open
+        let image: any BlockingImage
 
-        init(descriptor: CInt, image: RawImage, depth: Int, vectorLimit: Int) throws(HostError) {
+        init(image: any BlockingImage, depth: Int, vectorLimit: Int) throws(HostError) {
             wake = try EventDescriptor()
             event = try EventDescriptor()
-            self.descriptor = descriptor
             self.image = image
             state = Mutex(State(slots: RequestSlots(depth: depth, vectorLimit: vectorLimit)))
         }
 
         func run() {
+            var isSettled = true
             while true {
                 let (tags, isStopping) = state.withLock { state in
                     defer { state.waiting.removeAll() }
                     return (state.waiting, state.isStopping)
                 }
-                if isStopping { return }
+                if isStopping {
+                    if !isSettled { image.settle() }
+                    return
+                }
                 for tag in tags {
+                    isSettled = false
                     let completion = BlockCompletion(tag: tag, errno: perform(tag))
                     state.withLock { $0.finished.append(completion) }
                     event.signal()
                 }
                 if tags.isEmpty {
                     var wait = pollfd(fd: wake.rawValue, events: Int16(POLLIN), revents: 0)
-                    _ = unsafe poll(&wait, 1, -1)
+                    let count = unsafe poll(&wait, 1, isSettled ? -1 : 1000)
+                    if count == 0 {
+                        image.settle()
+                        isSettled = true
+                    }
                     wake.drain()
                 }
             }
@@ -51,39 +58,20 @@ import Synchronization
 
         /// Carries out slot `tag` to its end; returns 0 or an errno.
         private func perform(_ tag: Int) -> CInt {
-            while true {
-                // The slot belongs to this thread until it is finished, so what it points at may be used unlocked.
-                let (request, done, first, count) = state.withLock { state -> (BlockRequest, UInt64, UInt, Int) in
-                    let slot = state.slots.slots[tag]
-                    let vectors = unsafe state.slots.remainingVectors(tag)
-                    return (slot.request, slot.done, UInt(bitPattern: vectors.baseAddress), vectors.count)
-                }
-                let vectors = unsafe UnsafePointer<iovec>(bitPattern: first)
-                let position = Int64(clamping: request.offset + done)
-                let result: Int
-                // SAFETY: the vectors are the slot's and stay where they are until the queue goes.
-                switch request.operation {
-                case .read:
-                    result = unsafe preadv(descriptor, vectors, CInt(count), off_t(position))
-                case .write(let isDurable):
-                    result = unsafe apus_pwritev(descriptor, vectors, CInt(count), position, isDurable ? 1 : 0)
-                case .flush, .discard, .writeZeroes: return performAllocation(request, descriptor: descriptor)
-                }
-                if result < 0 {
-                    if errno == EINTR { continue }
-                    return errno
-                }
-                if state.withLock({ $0.slots.advance(tag, by: result) }) { return 0 }
-                if result == 0 { return EIO }  // the image ends before the request
+            // The slot belongs to this thread until it is finished, so what it points at may be used unlocked.
+            let (request, vectors) = state.withLock { state -> (BlockRequest, TransferVectors) in
+                // SAFETY: the memory is the request's until it is finished.
+                unsafe (state.slots.slots[tag].request, TransferVectors(state.slots.remainingVectors(tag)))
             }
+            return image.perform(request, vectors: vectors)
         }
     }
 
     private let worker: Worker
     private var pending: [Int] = []
 
-    init(descriptor: CInt, image: RawImage, depth: Int, vectorLimit: Int) throws(HostError) {
-        worker = try Worker(descriptor: descriptor, image: image, depth: depth, vectorLimit: vectorLimit)
+    init(image: any BlockingImage, depth: Int, vectorLimit: Int) throws(HostError) {
+        worker = try Worker(image: image, depth: depth, vectorLimit: vectorLimit)
         var thread = pthread_t()
         let box = unsafe Unmanaged.passRetained(worker)
         // SAFETY: the thread takes over the reference that passRetained made.
@@ -98,7 +86,7 @@ import Synchronization
             }, box.toOpaque())
         guard result == 0 else {
             unsafe box.release()
-            throw HostError("start", subject: "thread for image \(image.name)", errno: result)
+            throw HostError("start", subject: "thread for an image", errno: result)
         }
         pthread_detach(thread)
     }
