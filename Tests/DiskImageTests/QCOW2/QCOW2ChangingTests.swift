@@ -1,0 +1,268 @@
+// Creating, growing, committing, checking and repairing, against the format's other implementation.
+import DiskImage
+import Foundation
+import Testing
+
+@Suite struct QCOW2ChangingTests {
+    private let directory: TemporaryDirectory
+    init() throws { directory = try TemporaryDirectory() }
+
+    private func expectClean(_ path: String) throws {
+        #expect(try QCOW2Check(file: openFile(path)).check().isClean)
+        guard Tools.arePresent else { return }
+        let (status, output) = try Tools.check(path)
+        #expect(status == 0, "\(output)")
+    }
+
+    @Test(arguments: [(9, 0), (9, 6), (12, 3), (16, 4), (21, 5)] as [(UInt32, UInt32)])
+    func createdImageIsCleanAndReadsAsZeroes(clusterBits: UInt32, refcountOrder: UInt32) throws {
+        var creation = QCOW2Creation(byteCount: 7 << 20 | 512)
+        creation.clusterBits = clusterBits
+        creation.refcountOrder = refcountOrder
+        let path = directory["new.qcow2"]
+        try creation.create(on: openFile(path))
+        try expectClean(path)
+        let image = try QCOW2Image(file: openFile(path), isReadOnly: false, backing: nil)
+        #expect(image.byteCount == 7 << 20 | 512)
+        #expect(try image.contents().allSatisfy { $0 == 0 })
+    }
+
+    @Test func creationIsRefusedOnAFileThatHoldsSomething() throws {
+        let file = try directory.open("full")
+        try file.write([1], at: 0)
+        #expect(throws: ImageError.self) { try QCOW2Creation(byteCount: 1 << 20).create(on: file) }
+        #expect(throws: ImageError.self) { try QCOW2Creation(byteCount: 1000).create(on: directory.open("odd")) }
+    }
+
+    /// 512-byte clusters: 32 KiB for each L1 entry, so that the L1 table outgrows its place, and with 64-bit refcounts the
+    /// refcount table too.
+    @Test func grownImageKeepsItsDataAndReadsZeroesBehind() throws {
+        var creation = QCOW2Creation(byteCount: 100_352)
+        creation.clusterBits = 9
+        creation.refcountOrder = 6
+        let path = directory["grow.qcow2"]
+        try creation.create(on: openFile(path))
+        let image = try QCOW2Image(file: openFile(path), isReadOnly: false, backing: nil)
+        let bytes = pattern(byteCount: 100_352, seed: 5)
+        try image.write(bytes, at: 0)
+        try image.grow(to: 300 << 20)
+        #expect(image.byteCount == 300 << 20)
+        try image.write([UInt8](repeating: 9, count: 512), at: 300 << 20 - 512)
+        // More clusters than the first refcount table counts: 64 blocks of 64 refcounts.
+        let more = pattern(byteCount: 3 << 20, seed: 6)
+        try image.write(more, at: 1 << 20)
+        try image.close()
+        try expectClean(path)
+        let again = try QCOW2Image(file: openFile(path), isReadOnly: true, backing: nil)
+        let memory = try again.read(at: 0, count: 5 << 20)
+        #expect(memory.array(0..<100_352) == bytes)
+        #expect(memory.array(100_352..<(1 << 20)).allSatisfy { $0 == 0 })
+        #expect(memory.array((1 << 20)..<(4 << 20)) == more)
+        #expect(again.header.refcountTableClusters > 1)
+    }
+
+    @Test func grownOverlayDoesNotShowWhatItsLongerBackingHoldsBehindItsOldEnd() throws {
+        let base = directory["base.raw"]
+        try Data([UInt8](repeating: 0xEE, count: 400_000)).write(to: URL(fileURLWithPath: base))
+        var creation = QCOW2Creation(byteCount: 100_352)
+        creation.backing = (base, "raw")
+        let path = directory["overlay.qcow2"]
+        try creation.create(on: openFile(path))
+        let image = try QCOW2Image(file: openFile(path), isReadOnly: false, backing: openRaw(base))
+        try image.grow(to: 500_224)
+        try image.close()
+        let contents = try image.contents()
+        #expect(contents[..<100_352].allSatisfy { $0 == 0xEE })
+        #expect(contents[100_352...].allSatisfy { $0 == 0 })
+        try expectClean(path)
+    }
+
+    @Test func shrinkingAndReadOnlyGrowingAreRefused() throws {
+        let path = directory["a.qcow2"]
+        try QCOW2Creation(byteCount: 1 << 20).create(on: openFile(path))
+        let image = try QCOW2Image(file: openFile(path), isReadOnly: false, backing: nil)
+        #expect(throws: ImageError.self) { try image.grow(to: 512) }
+        let reading = try QCOW2Image(file: openFile(path, readOnly: true), isReadOnly: true, backing: nil)
+        #expect(throws: ImageError.self) { try reading.grow(to: 2 << 20) }
+    }
+
+    @Test func committedBackingReadsAsTheOverlayDidAndTheOverlayIsEmpty() throws {
+        let base = directory["base.qcow2"]
+        let path = directory["top.qcow2"]
+        try QCOW2Creation(byteCount: 1 << 20).create(on: openFile(base))
+        var creation = QCOW2Creation(byteCount: 3 << 20)
+        creation.backing = (base, "qcow2")
+        try creation.create(on: openFile(path))
+        let backing = try QCOW2Image(file: openFile(base), isReadOnly: false, backing: nil)
+        try backing.write(pattern(byteCount: 1 << 20, seed: 1), at: 0)
+        let image = try QCOW2Image(file: openFile(path), isReadOnly: false, backing: backing)
+        try image.write(pattern(byteCount: 300_032, seed: 2), at: 200_192)
+        try image.write(pattern(byteCount: 4096, seed: 3), at: 2 << 20)
+        try image.carryOut(BlockRequest(.writeZeroes(mayUnmap: true), offset: 786_432, byteCount: 65536, tag: 0))
+        let before = try image.contents()
+        try image.commit { (byteCount) throws(ImageError) in try backing.grow(to: byteCount) }
+        #expect(try backing.contents() == before)
+        try image.empty()
+        #expect(try image.contents() == before)
+        #expect(try image.source(at: 200_192, limit: 4096).source == .backing)
+        try backing.close()
+        try expectClean(base)
+        try expectClean(path)
+    }
+
+    @Test func refcountsThatWereLostAreRebuiltAndLeaksAreGivenBack() throws {
+        let path = directory["broken.qcow2"]
+        try QCOW2Creation(byteCount: 4 << 20).create(on: openFile(path))
+        let image = try QCOW2Image(file: openFile(path), isReadOnly: false, backing: nil)
+        let bytes = pattern(byteCount: 1 << 20, seed: 8)
+        try image.write(bytes, at: 65536)
+        try image.close()
+        let header = try QCOW2Header(readFrom: openFile(path))
+        let file = try openFile(path)
+        // The only refcount block follows the table: all of it becomes zero.
+        try file.write([UInt8](repeating: 0, count: 65536), at: header.refcountTableOffset + 65536)
+        let found = try QCOW2Check(file: file).check()
+        #expect(found.undercountedClusters > 16 && found.leakedClusters == 0)
+        #expect(try QCOW2Check(file: file).repair() == found)
+        try expectClean(path)
+        // A count of two for a cluster with one user: a leak.
+        let table = try QCOW2Header(readFrom: file).refcountTableOffset
+        let entry = try file.bytesOrZero(at: table, count: 8)
+        let block = entry.reduce(UInt64(0)) { $0 << 8 | UInt64($1) }
+        try file.write([0, 2], at: block)
+        #expect(try QCOW2Check(file: file).check().leakedClusters == 1)
+        if Tools.arePresent { #expect(try Tools.check(path).status == 3) }
+        #expect(try QCOW2Check(file: file).repair().isSafe)
+        try expectClean(path)
+        let again = try QCOW2Image(file: openFile(path, readOnly: true), isReadOnly: true, backing: nil)
+        #expect(try again.read(at: 65536, count: 1 << 20).array(0..<(1 << 20)) == bytes)
+    }
+
+    @Test func entryThatPointsIntoATableIsNotWrittenThroughAndClosesTheImage() throws {
+        let path = directory["hostile.qcow2"]
+        try QCOW2Creation(byteCount: 4 << 20).create(on: openFile(path))
+        do {
+            let image = try QCOW2Image(file: openFile(path), isReadOnly: false, backing: nil)
+            try image.write(pattern(byteCount: 4096, seed: 8), at: 0)
+            try image.close()
+        }
+        let file = try openFile(path)
+        let l1 = try QCOW2Header(readFrom: file).l1Offset
+        let l2 =
+            try file.bytesOrZero(at: l1, count: 8).reduce(UInt64(0)) { $0 << 8 | UInt64($1) } & 0x00FF_FFFF_FFFF_FE00
+        // The guest's first cluster is said to be the refcount table.
+        try file.write([0x80, 0, 0, 0, 0, 1, 0, 0], at: l2)
+        let before = try file.bytesOrZero(at: 65536, count: 65536)
+        let image = try QCOW2Image(file: openFile(path), isReadOnly: false, backing: nil)
+        let memory = ScratchMemory(byteCount: 4096)
+        let write = BlockRequest(.write(isDurable: false), offset: 0, byteCount: 4096, tag: 0)
+        #expect(image.perform(write, vectors: memory.vectors) == EIO)
+        #expect(try file.bytesOrZero(at: 65536, count: 65536) == before)
+        #expect(try QCOW2Header(readFrom: file).incompatibleFeatures == .corrupt)
+        #expect(image.perform(write, vectors: memory.vectors) == EPERM)
+        #expect(throws: ImageError.self) { try QCOW2Image(file: openFile(path), isReadOnly: false, backing: nil) }
+        #expect(
+            try QCOW2Image(file: openFile(path, readOnly: true), isReadOnly: true, backing: nil).byteCount == 4 << 20)
+    }
+
+    @Test func requestsOutsideOfTheDiskOrAgainstAReadOnlyOneAreRefused() throws {
+        let path = directory["a.qcow2"]
+        try QCOW2Creation(byteCount: 1 << 20).create(on: openFile(path))
+        let image = try QCOW2Image(file: openFile(path), isReadOnly: true, backing: nil)
+        let memory = ScratchMemory(byteCount: 1024)
+        func end(_ operation: BlockRequest.Operation, _ offset: UInt64) -> CInt {
+            image.perform(BlockRequest(operation, offset: offset, byteCount: 1024, tag: 0), vectors: memory.vectors)
+        }
+        #expect(end(.read, 1 << 20 - 512) == EINVAL)
+        #expect(end(.read, .max - 100) == EINVAL)
+        #expect(end(.write(isDurable: false), 0) == EROFS)
+        #expect(end(.discard, 0) == EROFS)
+        #expect(end(.read, 1 << 20 - 1024) == 0)
+    }
+
+    /// Two queues work on clusters of 4 KiB that belong to one of them by turns, so that both change the same tables, while
+    /// discards give clusters back for the other one to take.
+    @Test func twoQueuesAtOnceDoNotDisturbEachOther() throws {
+        var creation = QCOW2Creation(byteCount: 4 << 20)
+        creation.clusterBits = 12
+        let path = directory["queues.qcow2"]
+        try creation.create(on: openFile(path))
+        let image = try QCOW2Image(file: openFile(path), isReadOnly: false, backing: nil, cacheByteLimit: 64 << 10)
+        let clusters = 1024
+        let results = (0..<2).map { _ in ThreadResult() }
+        let threads = (0..<2).map { number -> Thread in
+            let thread = Thread {
+                do { results[number].sectors = try exercise(image, number, clusters) } catch {
+                    results[number].failure = "\(error)"
+                }
+                results[number].done.signal()
+            }
+            thread.start()
+            return thread
+        }
+        for result in results { #expect(result.done.wait(timeout: .now() + 60) == .success) }
+        _ = threads
+        for result in results { #expect(result.failure == nil) }
+        let contents = try image.contents()
+        for cluster in 0..<clusters {
+            let expected = results[cluster % 2].sectors[cluster]
+            try #require(
+                contents[(cluster * 4096)..<(cluster * 4096 + 4096)].allSatisfy { $0 == expected }, "cluster \(cluster)"
+            )
+        }
+        try image.close()
+        try expectClean(path)
+    }
+}
+
+private final class ThreadResult: @unchecked Sendable {
+    // @unchecked: written by one thread before `done`, read after it.
+    var sectors: [UInt8] = []
+    var failure: String?
+    let done = DispatchSemaphore(value: 0)
+}
+
+/// Writes and discards whole clusters of one parity through a queue of its own; what each holds at the end.
+private func exercise(_ image: QCOW2Image, _ parity: Int, _ clusters: Int) throws -> [UInt8] {
+    var numbers = SeededNumbers(seed: UInt64(parity) + 40)
+    var model = [UInt8](repeating: 0, count: clusters)
+    let depth = 8
+    let queue = try image.makeQueue(depth: depth, vectorLimit: 2)
+    let memory = ScratchMemory(byteCount: depth * 4096)
+    for _ in 0..<150 {
+        // Different clusters in one batch: their order is the queue's.
+        var chosen: Set<Int> = []
+        for tag in 0..<depth {
+            let cluster = Int.random(in: 0..<(clusters / 2), using: &numbers) * 2 + parity
+            let isFlush = Int.random(in: 0..<20, using: &numbers) == 0
+            guard chosen.insert(cluster).inserted, !isFlush else {
+                queue.submit(BlockRequest(.flush, tag: tag), vectorCount: 0)
+                continue
+            }
+            let offset = UInt64(cluster * 4096)
+            if Int.random(in: 0..<3, using: &numbers) == 0 {
+                queue.submit(BlockRequest(.discard, offset: offset, byteCount: 4096, tag: tag), vectorCount: 0)
+                model[cluster] = 0
+            } else {
+                let value = UInt8.random(in: 1...255, using: &numbers)
+                let base = try #require(memory.bytes.baseAddress) + tag * 4096
+                memset(base, CInt(value), 4096)
+                queue.vectors(for: tag)[0] = iovec(iov_base: base, iov_len: 1000)
+                queue.vectors(for: tag)[1] = iovec(iov_base: base + 1000, iov_len: 3096)
+                queue.submit(
+                    BlockRequest(.write(isDurable: false), offset: offset, byteCount: 4096, tag: tag), vectorCount: 2)
+                model[cluster] = value
+            }
+        }
+        queue.commit()
+        var ends: [BlockCompletion] = []
+        let deadline = Date().addingTimeInterval(20)
+        while ends.count < depth, Date() < deadline {
+            var wait = pollfd(fd: queue.completionDescriptor, events: Int16(POLLIN), revents: 0)
+            poll(&wait, 1, 100)
+            queue.reap { ends.append($0) }
+        }
+        try #require(ends.count == depth && ends.allSatisfy { $0.errno == 0 })
+    }
+    return model
+}
