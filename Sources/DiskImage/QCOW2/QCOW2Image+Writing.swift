@@ -182,3 +182,23 @@ extension QCOW2Metadata {
         }
     }
 }
+
+extension QCOW2Image {
+    /// Makes clusters that are not in this image its own, with what the backing image holds; returns the bytes that were
+    /// filled, from `position`, a cluster's start, on.
+    func fillFromBacking(
+        _ state: inout QCOW2Metadata, at position: UInt64, byteCount: UInt64
+    ) throws(ImageError) -> UInt64 {
+        try state.prepareL2Table(position)
+        return try writeNew(
+            &state, try read(fromBackingAt: position, byteCount: byteCount), at: position, over: .unallocated)
+    }
+
+    private func read(fromBackingAt position: UInt64, byteCount: UInt64) throws(ImageError) -> TransferVectors {
+        let memory = ScratchMemory(byteCount: Int(byteCount))
+        var vectors = memory.vectors
+        vectors.keepAlive(memory)
+        try readBacking(into: vectors, at: position)
+        return vectors
+    }
+}
