@@ -3,6 +3,7 @@
 import CLinux
 import Glibc
 package import HostSystem
+import Synchronization
 
 /// A file or block device that holds an image. Calls block; several threads may call at once.
 package protocol ImageFile: AnyObject, Sendable {
@@ -67,6 +68,9 @@ package final class DescriptorFile: ImageFile {
     package let name: String
     package let canGrow: Bool
     private let descriptor: OwnedDescriptor
+    /// The errno of a synchronisation that failed; 0: none has. The kernel reports lost pages once and then forgets them, so
+    /// nothing written later may be called durable.
+    private let lostPages = Atomic<CInt>(0)
 
     /// - Parameter name: for messages only.
     package init(owning descriptor: consuming OwnedDescriptor, named name: String) throws(ImageError) {
@@ -130,10 +134,12 @@ package final class DescriptorFile: ImageFile {
     }
 
     package func synchronise() throws(ImageError) {
-        while fdatasync(descriptor.rawValue) != 0 {
+        while lostPages.load(ordering: .acquiring) == 0, fdatasync(descriptor.rawValue) != 0 {
             if errno == EINTR { continue }
-            throw ImageError(HostError("synchronise", subject: name, errno: errno))
+            lostPages.store(errno, ordering: .releasing)
         }
+        let reason = lostPages.load(ordering: .acquiring)
+        if reason != 0 { throw ImageError(HostError("synchronise", subject: name, errno: reason)) }
     }
 
     package func setByteCount(_ byteCount: UInt64) throws(ImageError) {

@@ -75,7 +75,7 @@ struct QCOW2Metadata: Sendable {
     mutating func noteTableClusters() {
         tableClusters.removeAll()
         for table in [l1, refcountTable] {
-            for index in 0..<table.count where table[index].offset != 0 {
+            for index in 0..<table.count where isPlausible(table[index].offset) {
                 tableClusters.insert(table[index].offset >> clusterBits)
             }
         }

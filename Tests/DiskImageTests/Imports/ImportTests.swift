@@ -83,18 +83,21 @@ private func source() -> [UInt8] {
         while Date() < end {
             rounds += 1
             var bytes = sound
-            // Headers, footers and tables: the first 300 KiB have all of them, but for the ends of streams and footers.
+            // Where headers, footers and tables lie in these files; the first 300 KiB have all but what VHDX has at 2 and 3 MiB
+            // and the ends of streams.
+            let places = [
+                0..<512, 0..<1024, 0..<4096, 0..<(300 << 10), (bytes.count - 1536)..<bytes.count,
+                (192 << 10)..<(193 << 10),
+                (2 << 20)..<(2 << 20 + 256), (2 << 20 + 65536)..<(2 << 20 + 65536 + 64), (3 << 20)..<(3 << 20 + 64),
+            ]
             for _ in 0..<Int.random(in: 1...6, using: &numbers) {
-                let places = [
-                    0..<512, 0..<4096, 0..<min(bytes.count, 300 << 10), (bytes.count - 1536)..<bytes.count,
-                    (192 << 10)..<(193 << 10), (2 << 20)..<(2 << 20 + 4096),
-                ]
                 let range = (places.randomElement(using: &numbers) ?? 0..<512).clamped(to: 0..<bytes.count)
                 guard let place = range.randomElement(using: &numbers) else { continue }
                 bytes[place] =
                     [0, 1, 0x7F, 0x80, 0xFF, UInt8.random(in: 0...255, using: &numbers)].randomElement(using: &numbers)
                     ?? 0
             }
+            if this.format == "vpc", Bool.random(using: &numbers) { repairChecksums(&bytes) }
             if Int.random(in: 0..<10, using: &numbers) == 0 {
                 bytes.removeLast(Int.random(in: 0..<bytes.count, using: &numbers))
             }
@@ -113,5 +116,14 @@ private func source() -> [UInt8] {
             }
         }
         #expect(rounds > 10 && refused > 0, "\(rounds) rounds, \(refused) refused")
+    }
+}
+
+/// Right checksums over damaged fields, so that the damage is looked at: the footer's and the dynamic header's behind its copy.
+private func repairChecksums(_ bytes: inout [UInt8]) {
+    for (start, count, field) in [(bytes.count - 512, 512, 64), (512, 1024, 36)] {
+        for index in 0..<4 { bytes[start + field + index] = 0 }
+        let sum = ~bytes[start..<(start + count)].reduce(UInt32(0)) { $0 &+ UInt32($1) }
+        for index in 0..<4 { bytes[start + field + index] = UInt8(truncatingIfNeeded: sum >> UInt32((3 - index) * 8)) }
     }
 }

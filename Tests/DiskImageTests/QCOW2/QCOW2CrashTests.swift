@@ -14,8 +14,10 @@ struct CrashCase: Sendable, CustomTestStringConvertible {
     var seed: UInt64
     var operations = 2000
     var cacheByteLimit = 4 << 20
+    /// Begins as an image of compressed clusters with an internal snapshot, which the other implementation makes.
+    var startsCompressed = false
     var testDescription: String {
-        "clusters 1<<\(clusterBits), refcounts 1<<\(refcountOrder), v\(version), \(backingSectors)"
+        "clusters 1<<\(clusterBits), refcounts 1<<\(refcountOrder), v\(version), backing \(backingSectors)" + (startsCompressed ? ", compressed" : "")
     }
 }
 
@@ -27,6 +29,9 @@ private let cases = [
     // 16 pages of 512 bytes: nearly every operation has to write back in its middle.
     CrashCase(
         clusterBits: 9, refcountOrder: 6, version: 3, backingSectors: 1000, sectors: 20_000, seed: 5, cacheByteLimit: 1),
+    CrashCase(
+        clusterBits: 12, refcountOrder: 4, version: 3, backingSectors: 0, sectors: 4096, seed: 6, operations: 1000,
+        startsCompressed: true),
 ]
 
 /// The disk as it must read, by sectors: one number fills a sector.
@@ -92,7 +97,19 @@ private struct InlineSector {
             creation.backing = (directory["base.raw"], "raw")
         }
         var file = CrashingFile()
-        try creation.create(on: file)
+        if this.startsCompressed {
+            guard Tools.arePresent else { return }
+            for sector in 0..<this.sectors where sector % 64 < 48 { model.sectors[sector] = 1 << 41 + UInt64(sector) }
+            try Data(model.bytes(0..<this.sectors)).write(to: URL(fileURLWithPath: directory["start.raw"]))
+            try Tools.makeImage(
+                "convert", "-c", "-f", "raw", "-O", "qcow2", "-o", "cluster_size=4k", directory["start.raw"], path)
+            try Tools.write(path, ["write 0 64k"])
+            for sector in 0..<128 { model.sectors[sector] = 0xCDCD_CDCD_CDCD_CDCD }
+            try Tools.makeImage("snapshot", "-c", "start", path)
+            file = CrashingFile(bytes: Array(try Data(contentsOf: URL(fileURLWithPath: path))))
+        } else {
+            try creation.create(on: file)
+        }
         func open() throws -> QCOW2Image {
             try QCOW2Image(file: file, isReadOnly: false, backing: backing, cacheByteLimit: this.cacheByteLimit)
         }
