@@ -215,12 +215,9 @@ struct Zstandard {
     }
 
     private mutating func copy(from offset: Int, count: Int) {
+        // Byte by byte, as the match may reach into itself. A slice of the output would make appending copy all of it.
         let start = output.count - offset
-        if offset >= count {
-            output += output[start..<(start + count)]
-        } else {
-            for index in 0..<count { output.append(output[start + index]) }
-        }
+        for index in start..<(start + count) { output.append(output[index]) }
     }
 
     /// Offsets 1 to 3 stand for those used last. §3.1.1.5

@@ -180,6 +180,57 @@ import Testing
         #expect(end(.read, 1 << 20 - 1024) == 0)
     }
 
+    /// A disk of 8 MiB in a file system with room for 3, and on a device of 3.
+    @Test(arguments: [true, false]) func fullHostIsAnErrorOfTheRequestAndPassesWithTheNextDiscard(canGrow: Bool) throws
+    {
+        let capacity = 3 << 20
+        let file = CrashingFile(
+            bytes: canGrow ? [] : [UInt8](repeating: 0xA5, count: capacity), canGrow: canGrow, capacity: capacity)
+        var creation = QCOW2Creation(byteCount: 8 << 20)
+        creation.clusterBits = 12
+        try creation.create(on: file)
+        let image = try QCOW2Image(file: file, isReadOnly: false, backing: nil)
+        let memory = ScratchMemory(byteCount: 65536)
+        var model = [UInt8](repeating: 0, count: 8 << 20)
+        func write(_ place: Int, _ value: UInt8) -> CInt {
+            let bytes = [UInt8](repeating: value, count: 65536)
+            memory.vectors.fill(from: bytes, at: 0)
+            let request = BlockRequest(.write(isDurable: false), offset: UInt64(place), byteCount: 65536, tag: 0)
+            return image.perform(request, vectors: memory.vectors)
+        }
+        var failures = 0
+        // 96 KiB apart and 64 KiB long, so that there are holes.
+        for number in 0..<80 {
+            let place = number * 98_304
+            let result = write(place, UInt8(number + 1))
+            if result == 0 {
+                model.replaceSubrange(
+                    place..<(place + 65536), with: [UInt8](repeating: UInt8(number + 1), count: 65536))
+            } else {
+                #expect(result == ENOSPC)
+                failures += 1
+                // A part of a request that failed may have been written.
+                model.replaceSubrange(
+                    place..<(place + 65536), with: try image.read(at: UInt64(place), count: 65536).array(0..<65536))
+            }
+        }
+        #expect(failures > 20 && failures < 60)
+        try image.flush()
+        #expect(try image.contents() == model)
+        try image.carryOut(BlockRequest(.discard, offset: 0, byteCount: 1 << 20, tag: 0))
+        model.replaceSubrange(0..<(1 << 20), with: [UInt8](repeating: 0, count: 1 << 20))
+        try image.flush()
+        for number in 0..<8 {
+            #expect(write(7 << 20 + number * 65536, 0xEE) == 0)
+            model.replaceSubrange(
+                (7 << 20 + number * 65536)..<(7 << 20 + number * 65536 + 65536),
+                with: [UInt8](repeating: 0xEE, count: 65536))
+        }
+        try image.close()
+        #expect(try image.contents() == model)
+        #expect(try QCOW2Check(file: file).check().isClean)
+    }
+
     /// Two queues work on clusters of 4 KiB that belong to one of them by turns, so that both change the same tables, while
     /// discards give clusters back for the other one to take.
     @Test func twoQueuesAtOnceDoNotDisturbEachOther() throws {

@@ -17,7 +17,8 @@ struct CrashCase: Sendable, CustomTestStringConvertible {
     /// Begins as an image of compressed clusters with an internal snapshot, which the other implementation makes.
     var startsCompressed = false
     var testDescription: String {
-        "clusters 1<<\(clusterBits), refcounts 1<<\(refcountOrder), v\(version), backing \(backingSectors)" + (startsCompressed ? ", compressed" : "")
+        "clusters 1<<\(clusterBits), refcounts 1<<\(refcountOrder), v\(version), backing \(backingSectors)"
+            + (startsCompressed ? ", compressed" : "")
     }
 }
 

@@ -17,9 +17,15 @@ final class CrashingFile: ImageFile {
     }
     private let state: Mutex<State>
     let name = "crashing"
-    let canGrow = true
+    let canGrow: Bool
+    /// The file system's room, or the device's size.
+    let capacity: Int
 
-    init(bytes: [UInt8] = []) { state = Mutex(State(bytes: bytes, durable: bytes)) }
+    init(bytes: [UInt8] = [], canGrow: Bool = true, capacity: Int = .max) {
+        state = Mutex(State(bytes: bytes, durable: bytes))
+        self.canGrow = canGrow
+        self.capacity = capacity
+    }
 
     /// The file stops after `count` more writes or synchronisations; nil: not any more.
     func crash(after count: Int?) { state.withLock { $0.writesLeft = count } }
@@ -59,6 +65,9 @@ final class CrashingFile: ImageFile {
 
     func write(_ vectors: TransferVectors, at offset: UInt64) throws(ImageError) {
         let bytes = vectors.bytes
+        if Int(offset) + bytes.count > capacity {
+            throw ImageError(.host(errno: ENOSPC), "write", subject: name, reason: "no room")
+        }
         try change { state in
             let end = Int(offset) + bytes.count
             if end > state.bytes.count { state.bytes += [UInt8](repeating: 0, count: end - state.bytes.count) }
@@ -75,6 +84,9 @@ final class CrashingFile: ImageFile {
     }
 
     func setByteCount(_ byteCount: UInt64) throws(ImageError) {
+        if Int(byteCount) > capacity {
+            throw ImageError(.host(errno: ENOSPC), "resize", subject: name, reason: "no room")
+        }
         try change { state in
             state.bytes += [UInt8](repeating: 0, count: max(0, Int(byteCount) - state.bytes.count))
             state.pending.append((Int(byteCount), []))
