@@ -1,6 +1,7 @@
 // Creating, growing, committing, checking and repairing, against the format's other implementation.
 import DiskImage
 import Foundation
+import HostSystem
 import Testing
 
 @Suite struct QCOW2ChangingTests {
@@ -138,6 +139,36 @@ import Testing
         #expect(try again.read(at: 65536, count: 1 << 20).array(0..<(1 << 20)) == bytes)
     }
 
+    /// A repair that dies after each of its writes in turn, with some of them lost, is followed by one that does not.
+    @Test func crashWhileRefcountsAreRebuiltLeavesAnImageThatCanBeRepaired() throws {
+        let sound = CrashingFile()
+        var creation = QCOW2Creation(byteCount: 2 << 20)
+        creation.clusterBits = 9
+        try creation.create(on: sound)
+        let image = try QCOW2Image(file: sound, isReadOnly: false, backing: nil)
+        try image.write(pattern(byteCount: 400_384, seed: 3), at: 65536)
+        try image.close()
+        let contents = try image.contents()
+        var broken = sound.bytes
+        // The second refcount block: 256 clusters lose their counts. The first one is cluster 2.
+        let table = Int(image.header.refcountTableOffset)
+        let second = broken[(table + 8)..<(table + 16)].reduce(0) { $0 << 8 | Int($1) }
+        broken.replaceSubrange(second..<(second + 512), with: [UInt8](repeating: 0, count: 512))
+        var numbers = SeededNumbers(seed: 5)
+        var crashes = 0
+        for writes in 0..<24 {
+            let file = CrashingFile(bytes: broken)
+            file.crash(after: writes)
+            do { _ = try QCOW2Check(file: file).repair() } catch { crashes += 1 }
+            let left = CrashingFile(bytes: file.remains(losingSectors: file.isCrashed, &numbers))
+            _ = try QCOW2Check(file: left).repair()
+            let report = try QCOW2Check(file: left).check()
+            try #require(report.isClean, "after \(writes) writes: \(report.problems)")
+            try #require(try QCOW2Image(file: left, isReadOnly: false, backing: nil).contents() == contents)
+        }
+        #expect(crashes > 6 && crashes < 24)
+    }
+
     @Test func entryThatPointsIntoATableIsNotWrittenThroughAndClosesTheImage() throws {
         let path = directory["hostile.qcow2"]
         try QCOW2Creation(byteCount: 4 << 20).create(on: openFile(path))
@@ -241,8 +272,8 @@ import Testing
         let image = try QCOW2Image(file: openFile(path), isReadOnly: false, backing: nil, cacheByteLimit: 64 << 10)
         let clusters = 1024
         let results = (0..<2).map { _ in ThreadResult() }
-        let threads = (0..<2).map { number -> Thread in
-            let thread = Thread {
+        let threads = (0..<2).map { number -> Foundation.Thread in
+            let thread = Foundation.Thread {
                 do { results[number].sectors = try exercise(image, number, clusters) } catch {
                     results[number].failure = "\(error)"
                 }
@@ -316,4 +347,28 @@ private func exercise(_ image: QCOW2Image, _ parity: Int, _ clusters: Int) throw
         try #require(ends.count == depth && ends.allSatisfy { $0.errno == 0 })
     }
     return model
+}
+
+@Suite struct ImageFormatTests {
+    @Test func formatIsTheOwnersWordAndNotTheContents() throws {
+        let directory = try TemporaryDirectory()
+        try QCOW2Creation(byteCount: 1 << 20).create(on: directory.open("a"))
+        func open(_ format: ImageFormat, isReadOnly: Bool = true) throws -> any BlockingImage {
+            try format.open(
+                owning: OwnedDescriptor(owning: Glibc.open(directory["a"], O_RDWR)), named: "a", isReadOnly: isReadOnly)
+        }
+        #expect(try open(.qcow2, isReadOnly: false).byteCount == 1 << 20)
+        // A raw disk on which a guest wrote a header stays a raw disk.
+        #expect(try open(.raw).read(at: 0, count: 4).array(0..<4) == [0x51, 0x46, 0x49, 0xFB])
+        for format in [ImageFormat.vmdk, .vhd, .vhdx, .vdi] {
+            #expect(throws: ImageError.self) { try open(format) }
+            let error = #expect(throws: ImageError.self) { try open(format, isReadOnly: false) }
+            #expect(error?.code == .refused)
+        }
+        #expect(throws: ImageError.self) {
+            try ImageFormat.raw.open(
+                owning: OwnedDescriptor(owning: Glibc.open(directory["a"], O_RDWR)), named: "a", isReadOnly: true,
+                backing: open(.raw))
+        }
+    }
 }

@@ -26,7 +26,8 @@ private let cases = [
     CrashCase(clusterBits: 9, refcountOrder: 4, version: 3, backingSectors: 0, sectors: 4099, seed: 1),
     CrashCase(clusterBits: 12, refcountOrder: 0, version: 3, backingSectors: 3001, sectors: 8192, seed: 2),
     CrashCase(clusterBits: 16, refcountOrder: 6, version: 3, backingSectors: 0, sectors: 16384, seed: 3),
-    CrashCase(clusterBits: 9, refcountOrder: 4, version: 2, backingSectors: 2000, sectors: 3000, seed: 4),
+    // The backing image is longer than the disk: growing must not show its end.
+    CrashCase(clusterBits: 9, refcountOrder: 4, version: 2, backingSectors: 4000, sectors: 3000, seed: 4),
     // 16 pages of 512 bytes: nearly every operation has to write back in its middle.
     CrashCase(
         clusterBits: 9, refcountOrder: 6, version: 3, backingSectors: 1000, sectors: 20_000, seed: 5, cacheByteLimit: 1),
@@ -91,9 +92,9 @@ private struct InlineSector {
         creation.refcountOrder = this.refcountOrder
         creation.version = this.version
         if this.backingSectors > 0 {
-            let count = min(this.backingSectors, this.sectors)
-            for sector in 0..<count { model.sectors[sector] = 1 << 40 + UInt64(sector) }
-            try Data(model.bytes(0..<count)).write(to: URL(fileURLWithPath: directory["base.raw"]))
+            let base = (0..<this.backingSectors).map { 1 << 40 + UInt64($0) }
+            model.sectors.replaceSubrange(0..<min(base.count, this.sectors), with: base.prefix(this.sectors))
+            try Data(Model.bytes(base)).write(to: URL(fileURLWithPath: directory["base.raw"]))
             backing = try openRaw(directory["base.raw"])
             creation.backing = (directory["base.raw"], "raw")
         }
@@ -119,9 +120,9 @@ private struct InlineSector {
 
         for operation in 1...this.operations {
             if operation % 40 == 7 { file.crash(after: Int.random(in: 0..<60, using: &numbers)) }
-            let start = Int.random(in: 0..<this.sectors, using: &numbers)
+            let start = Int.random(in: 0..<model.sectors.count, using: &numbers)
             let length = [1, 3, 8, 40, 200].randomElement(using: &numbers) ?? 1
-            let range = start..<min(this.sectors, start + Int.random(in: 1...length, using: &numbers))
+            let range = start..<min(model.sectors.count, start + Int.random(in: 1...length, using: &numbers))
             let offset = UInt64(range.lowerBound) * 512
             let byteCount = UInt64(range.count) * 512
             var result: CInt = 0
@@ -172,7 +173,16 @@ private struct InlineSector {
                     image = try open()
                     model.older.removeAll()
                 } catch { result = EIO }
-            default: image.settle()
+            default:
+                if Bool.random(using: &numbers), model.sectors.count < this.sectors + 4000 {
+                    let more = Int.random(in: 1..<400, using: &numbers)
+                    do {
+                        try image.grow(to: image.byteCount + UInt64(more) * 512)
+                        model.sectors += [UInt64](repeating: 0, count: more)
+                    } catch { result = EIO }
+                } else {
+                    image.settle()
+                }
             }
             if file.isCrashed {
                 crashes += 1
@@ -187,6 +197,9 @@ private struct InlineSector {
                 if crashes % 4 == 0 { _ = try QCOW2Check(file: file).repair() }
                 image = try open()
                 let values = try #require(Model.values(try image.contents()), "a sector is torn")
+                // A crash while growing leaves the old size or the new one.
+                try #require(values.count >= model.sectors.count && values.count < model.sectors.count + 400)
+                model.sectors += [UInt64](repeating: 0, count: values.count - model.sectors.count)
                 for sector in values.indices where values[sector] != model.sectors[sector] {
                     try #require(
                         model.older[sector]?.contains(values[sector]) == true,
@@ -206,7 +219,7 @@ private struct InlineSector {
                 try Data(file.bytes).write(to: URL(fileURLWithPath: path))
                 let (status, output) = try Tools.check(path)
                 try #require(status == 0, "operation \(operation): \(output)")
-                try Data(model.bytes(0..<this.sectors)).write(to: URL(fileURLWithPath: directory["model.raw"]))
+                try Data(Model.bytes(model.sectors)).write(to: URL(fileURLWithPath: directory["model.raw"]))
                 let comparison = try Tools.run(
                     Tools.image, ["compare", "-f", "qcow2", "-F", "raw", path, directory["model.raw"]])
                 try #require(comparison.status == 0, "operation \(operation): \(comparison.output)")
