@@ -1,5 +1,5 @@
 // Opening an image in the format that its owner says it has. The content is never asked: a guest could write a header into a
-// raw disk and have its host read other files (CVE-2024-32498 and its kin).
+// raw disk and have its host read other files (CVE-2024-32498, CVE-2024-40767).
 package import HostSystem
 
 /// The formats that can be opened, by the names that Glance and Nova have for them.

@@ -42,8 +42,7 @@ package struct TokenBucket: Sendable, Equatable {
 
     private mutating func refill(at now: UInt64) {
         guard now > lastLook else { return }
-        // Both factors are below 2^64: the product is below 2^128 only as an unsigned number, so a long pause is cut to what
-        // fills any bucket: the difference is at most 2^64 * 10^9 from empty.
+        // Where the product does not fit, the pause was so long that any bucket is full.
         let (gain, overflow) = Int128(tokensPerSecond).multipliedReportingOverflow(by: Int128(now - lastLook))
         let full = Int128(burst) * Self.nanosecondsPerSecond
         let (sum, isOver) = level.addingReportingOverflow(gain)

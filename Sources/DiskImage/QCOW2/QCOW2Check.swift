@@ -1,7 +1,7 @@
 // Checking and repairing a qcow2 image that nobody has open: who uses each host cluster, against what the refcounts say.
 //
-// The walk is bounded whatever the file holds: a table is walked once per L1 table, and the counters take four bytes for each
-// cluster of the file.
+// The walk is bounded whatever the file holds: the tables that are read may add up to a few times the file, however often its
+// snapshots name them, and the counters take four bytes for each cluster of the file.
 
 /// Usage: try QCOW2Check(file: file).check(), and .repair() where the report has something that can be repaired.
 package struct QCOW2Check {
@@ -37,11 +37,18 @@ package struct QCOW2Check {
     var l1: QCOW2Table
     var refcountTable: QCOW2Table
     let width: QCOW2RefcountWidth
+    /// Bytes of tables that may still be read.
+    private var readAllowance: UInt64
     /// A refcount block's place is wrong, or it is used for something else too.
     var areBlocksDamaged = false
 
-    /// - Parameter clusterLimit: the largest file, in clusters, whose counters may be held in memory: four bytes each.
-    package init(file: any ImageFile, clusterLimit: UInt64 = 1 << 26) throws(ImageError) {
+    /// - Parameters:
+    ///   - clusterLimit: the largest file, in clusters, whose counters may be held in memory: four bytes each.
+    ///   - tableByteLimit: the most bytes of tables that are read; four times the file and 256 MiB where nil, since sound tables
+    ///     are some 1/8192 of the data of each snapshot.
+    package init(
+        file: any ImageFile, clusterLimit: UInt64 = 1 << 26, tableByteLimit: UInt64? = nil
+    ) throws(ImageError) {
         self.file = file
         self.clusterLimit = clusterLimit
         header = try QCOW2Header(readFrom: file)
@@ -52,6 +59,7 @@ package struct QCOW2Check {
                 .refused, "check", subject: file.name, reason: "\(clusters) clusters are more than \(clusterLimit)")
         }
         users = Array(repeating: 0, count: Int(clusters))
+        readAllowance = tableByteLimit ?? 4 * file.byteCount + 256 << 20
         l1 = QCOW2Table(
             bytes: try file.bytes(at: header.l1Offset, count: Int(header.l1EntryCount) * 8, "L1 table"))
         refcountTable = QCOW2Table(
@@ -72,6 +80,16 @@ package struct QCOW2Check {
     }
 
     // MARK: Counting
+
+    private mutating func readTable(_ offset: UInt64, _ byteCount: UInt64) throws(ImageError) -> QCOW2Table {
+        guard byteCount <= readAllowance else {
+            throw ImageError(
+                .malformed, "check", subject: file.name,
+                reason: "its tables name each other more often than any image's do")
+        }
+        readAllowance -= byteCount
+        return QCOW2Table(bytes: try file.bytesOrZero(at: offset, count: Int(byteCount)))
+    }
 
     mutating func countUsers() throws(ImageError) {
         use(0, header.clusterByteCount, "header")
@@ -120,7 +138,7 @@ package struct QCOW2Check {
                 continue
             }
             use(offset, header.clusterByteCount, "L2 table")
-            let l2 = QCOW2Table(bytes: try file.bytesOrZero(at: offset, count: Int(header.clusterByteCount)))
+            let l2 = try readTable(offset, header.clusterByteCount)
             for position in 0..<l2.count where l2[position].rawValue != 0 {
                 switch l2[position].mapping(clusterBits: header.clusterBits, version: header.version) {
                 case .unallocated, .zero(preallocated: .none, _): break
@@ -155,7 +173,7 @@ package struct QCOW2Check {
             }
             use(l1Offset, l1ByteCount, "snapshot's L1 table")
             try countTable(
-                QCOW2Table(bytes: try file.bytesOrZero(at: l1Offset, count: Int(l1ByteCount))), isActive: false)
+                try readTable(l1Offset, l1ByteCount), isActive: false)
         }
         if header.snapshotCount > 0 { use(header.snapshotsOffset, position - header.snapshotsOffset, "snapshot table") }
     }
@@ -185,7 +203,7 @@ package struct QCOW2Check {
                 return
             }
             use(tableOffset, UInt64(entryCount) * 8, "bitmap table")
-            let table = QCOW2Table(bytes: try file.bytesOrZero(at: tableOffset, count: Int(entryCount) * 8))
+            let table = try readTable(tableOffset, UInt64(entryCount) * 8)
             for index in 0..<table.count where table[index].offset != 0 {
                 use(table[index].offset, header.clusterByteCount, "bitmap")
             }
@@ -238,7 +256,7 @@ package struct QCOW2Check {
                 fixedL1[index] = QCOW2Entry(rawValue: l1[index].rawValue ^ QCOW2Entry.copied)
                 isL1Wrong = true
             }
-            var l2 = QCOW2Table(bytes: try file.bytesOrZero(at: offset, count: Int(header.clusterByteCount)))
+            var l2 = try readTable(offset, header.clusterByteCount)
             var isWrong = false
             for position in 0..<l2.count where l2[position].rawValue != 0 {
                 let entry = l2[position]

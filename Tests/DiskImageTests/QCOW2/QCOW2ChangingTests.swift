@@ -169,6 +169,26 @@ import Testing
         #expect(crashes > 6 && crashes < 24)
     }
 
+    /// A thousand snapshots that all name the active L1 table: each would have the same tables read again.
+    @Test func tablesThatAreNamedTooOftenEndTheCheck() throws {
+        let file = CrashingFile()
+        try QCOW2Creation(byteCount: 1 << 30).create(on: file)
+        let image = try QCOW2Image(file: file, isReadOnly: false, backing: nil)
+        try image.write(pattern(byteCount: 4096, seed: 1), at: 0)
+        try image.close()
+        let header = image.header
+        func bigEndian(_ value: UInt64, _ count: Int) -> [UInt8] {
+            (0..<count).map { UInt8(truncatingIfNeeded: value >> UInt64((count - 1 - $0) * 8)) }
+        }
+        let entry =
+            bigEndian(header.l1Offset, 8) + bigEndian(UInt64(header.l1EntryCount), 4) + [UInt8](repeating: 0, count: 28)
+        let end = file.byteCount
+        try file.write((0..<1000).flatMap { _ in entry } + [UInt8](repeating: 0, count: 65536), at: end)
+        try file.write(bigEndian(1000, 4) + bigEndian(end, 8), at: 60)
+        let error = #expect(throws: ImageError.self) { try QCOW2Check(file: file, tableByteLimit: 1 << 20).check() }
+        #expect(error?.code == .malformed)
+    }
+
     @Test func entryThatPointsIntoATableIsNotWrittenThroughAndClosesTheImage() throws {
         let path = directory["hostile.qcow2"]
         try QCOW2Creation(byteCount: 4 << 20).create(on: openFile(path))
