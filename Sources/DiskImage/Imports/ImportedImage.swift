@@ -32,6 +32,7 @@ package final class ImportedImage: BlockingImage {
     package let byteCount: UInt64
     private let file: any ImageFile
     private let map: any ExtentMap
+    private let lastFailure = Mutex<ImageError?>(nil)
     /// What was decompressed last.
     private let last = Mutex<(offset: UInt64, bytes: [UInt8])?>(nil)
 
@@ -61,9 +62,13 @@ package final class ImportedImage: BlockingImage {
             }
             return 0
         } catch {
+            lastFailure.withLock { $0 = error }
             return error.errno
         }
     }
+
+    /// Why the last request that failed did: the guest got only an errno.
+    package var lastError: ImageError? { lastFailure.withLock { $0 } }
 
     private func decompressed(_ offset: UInt64, _ compressed: Int, _ byteCount: Int) throws(ImageError) -> [UInt8] {
         if let known = last.withLock({ $0?.offset == offset ? $0?.bytes : nil }) { return known }

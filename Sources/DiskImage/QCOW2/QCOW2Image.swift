@@ -21,6 +21,7 @@ package final class QCOW2Image: BlockingImage {
     let inFlight = TransfersInFlight()
     private let size: Atomic<UInt64>
     private let decompressed: QCOW2Decompressed
+    private let lastFailure = Mutex<ImageError?>(nil)
 
     /// - Parameters:
     ///   - backing: the image that holds what this one does not: exactly where the header names one. Nobody looks at the name,
@@ -90,9 +91,13 @@ package final class QCOW2Image: BlockingImage {
             }
             return 0
         } catch {
+            lastFailure.withLock { $0 = error }
             return error.errno
         }
     }
+
+    /// Why the last request that failed did: the guest got only an errno.
+    package var lastError: ImageError? { lastFailure.withLock { $0 } }
 
     /// Everything that was completed before is durable after.
     package func flush() throws(ImageError) {

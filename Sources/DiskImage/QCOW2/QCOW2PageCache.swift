@@ -51,13 +51,16 @@ struct QCOW2PageCache: Sendable {
         return pages[page].map { body($0.bytes) }
     }
 
-    /// Changes a page that is there.
+    /// Changes a page that is there: whoever loaded it has loaded nothing since.
     mutating func change(_ page: UInt64, _ kind: Kind, _ body: (inout [UInt8]) -> Void) {
+        guard let index = pages.index(forKey: page) else {
+            preconditionFailure("a page is changed right after it was loaded; a lost change would damage the image")
+        }
         clock &+= 1
-        if pages[page]?.changed == nil { changedCount += 1 }
-        pages[page]?.changed = kind
-        pages[page]?.lastUse = clock
-        if let index = pages.index(forKey: page) { body(&pages.values[index].bytes) }
+        if pages.values[index].changed == nil { changedCount += 1 }
+        pages.values[index].changed = kind
+        pages.values[index].lastUse = clock
+        body(&pages.values[index].bytes)
     }
 
     /// The changed pages of one kind, in the file's order.
