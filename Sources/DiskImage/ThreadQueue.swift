@@ -1,57 +1,88 @@
-// A block queue on one plain thread over an image that blocks: for image formats, and for kernels and sandboxes without io_uring.
+// A block queue on plain threads over an image that blocks: for image formats, and for kernels and sandboxes without io_uring.
+//
+// It begins with one thread; where requests wait while all threads are busy it starts another, so that a slow disk sees several
+// requests at once.
 import CLinux
 import Glibc
 import HostSystem
 import Synchronization
 
 @safe final class ThreadQueue: BlockQueue, @unchecked Sendable {
-    // @unchecked: BlockQueue's callers serialise `pending`; the worker's side is behind its mutex.
+    // @unchecked: BlockQueue's callers serialise `pending`; the threads' side is behind its mutex.
 
-    /// What the thread shares with the queue; it outlives the queue until the thread ends.
+    /// Threads of one queue at most.
+    static let threadLimit = 4
+
+    /// What the threads share with the queue; it outlives the queue until the last of them ends.
     private final class Worker: Sendable {
         struct State: ~Copyable, Sendable {
             var slots: RequestSlots
+            /// In their order; those before `next` are taken.
             var waiting: [Int] = []
+            var next = 0
             var finished: [BlockCompletion] = []
+            var threadCount = 0
+            var busyCount = 0
+            var isSettled = true
             var isStopping = false
+
+            mutating func take() -> Int? {
+                guard next < waiting.count else { return nil }
+                next += 1
+                let tag = waiting[next - 1]
+                if next == waiting.count {
+                    waiting.removeAll(keepingCapacity: true)
+                    next = 0
+                }
+                return tag
+            }
         }
+        private enum Step: Sendable { case perform(Int), wait(isSettled: Bool), end(isLast: Bool) }
+
         let state: Mutex<State>
-        let wake: EventDescriptor
+        /// Counts requests that wait.
+        let semaphore: Semaphore
         let event: EventDescriptor
         let image: any BlockingImage
 
         init(image: any BlockingImage, depth: Int, vectorLimit: Int) throws(HostError) {
-            wake = try EventDescriptor()
+            semaphore = Semaphore()
             event = try EventDescriptor()
             self.image = image
             state = Mutex(State(slots: RequestSlots(depth: depth, vectorLimit: vectorLimit)))
         }
 
         func run() {
-            var isSettled = true
             while true {
-                let (tags, isStopping) = state.withLock { state in
-                    defer { state.waiting.removeAll() }
-                    return (state.waiting, state.isStopping)
-                }
-                if isStopping {
-                    if !isSettled { image.settle() }
-                    return
-                }
-                for tag in tags {
-                    isSettled = false
-                    let completion = BlockCompletion(tag: tag, errno: perform(tag))
-                    state.withLock { $0.finished.append(completion) }
-                    event.signal()
-                }
-                if tags.isEmpty {
-                    var wait = pollfd(fd: wake.rawValue, events: Int16(POLLIN), revents: 0)
-                    let count = unsafe poll(&wait, 1, isSettled ? -1 : 1000)
-                    if count == 0 {
-                        image.settle()
-                        isSettled = true
+                let step = state.withLock { state -> Step in
+                    if let tag = state.take() {
+                        state.busyCount += 1
+                        state.isSettled = false
+                        return .perform(tag)
                     }
-                    wake.drain()
+                    if state.isStopping {
+                        state.threadCount -= 1
+                        return .end(isLast: state.threadCount == 0)
+                    }
+                    return .wait(isSettled: state.isSettled || state.busyCount > 0)
+                }
+                switch step {
+                case .perform(let tag):
+                    let completion = BlockCompletion(tag: tag, errno: perform(tag))
+                    state.withLock { state in
+                        state.busyCount -= 1
+                        state.finished.append(completion)
+                    }
+                    event.signal()
+                case .wait(let isSettled):
+                    if !semaphore.wait(seconds: isSettled ? nil : 1) {
+                        // What another thread changes now is settled after it.
+                        state.withLock { $0.isSettled = $0.busyCount == 0 }
+                        image.settle()
+                    }
+                case .end(let isLast):
+                    if isLast { image.settle() }
+                    return
                 }
             }
         }
@@ -72,6 +103,15 @@ import Synchronization
 
     init(image: any BlockingImage, depth: Int, vectorLimit: Int) throws(HostError) {
         worker = try Worker(image: image, depth: depth, vectorLimit: vectorLimit)
+        let result = startThread()
+        guard result == 0 else {
+            throw HostError("start", subject: "thread for an image", errno: result)
+        }
+    }
+
+    /// Returns 0 or an errno.
+    private func startThread() -> CInt {
+        worker.state.withLock { $0.threadCount += 1 }
         var thread = pthread_t()
         let box = unsafe Unmanaged.passRetained(worker)
         // SAFETY: the thread takes over the reference that passRetained made.
@@ -84,16 +124,21 @@ import Synchronization
                 worker.run()
                 return nil
             }, box.toOpaque())
-        guard result == 0 else {
+        if result == 0 {
+            pthread_detach(thread)
+        } else {
             unsafe box.release()
-            throw HostError("start", subject: "thread for an image", errno: result)
+            worker.state.withLock { $0.threadCount -= 1 }
         }
-        pthread_detach(thread)
+        return result
     }
 
     deinit {
-        worker.state.withLock { $0.isStopping = true }
-        worker.wake.signal()
+        let count = worker.state.withLock { state in
+            state.isStopping = true
+            return state.threadCount
+        }
+        for _ in 0..<count { worker.semaphore.post() }
     }
 
     var completionDescriptor: CInt { worker.event.rawValue }
@@ -114,9 +159,16 @@ import Synchronization
 
     func commit() {
         guard !pending.isEmpty else { return }
-        worker.state.withLock { [pending] in $0.waiting.append(contentsOf: pending) }
+        let needsThread = worker.state.withLock { [pending] state in
+            state.waiting.append(contentsOf: pending)
+            let waiting = state.waiting.count - state.next
+            return waiting > state.threadCount - state.busyCount
+                && state.threadCount < min(Self.threadLimit, state.slots.depth)
+        }
+        for _ in pending { worker.semaphore.post() }
         pending.removeAll(keepingCapacity: true)
-        worker.wake.signal()
+        // Without another thread the requests wait longer, no more.
+        if needsThread { _ = startThread() }
     }
 
     func reap(_ body: (BlockCompletion) -> Void) {
@@ -126,5 +178,40 @@ import Synchronization
             return state.finished
         }
         for completion in finished { body(completion) }
+    }
+}
+
+/// A counting semaphore (sem_overview(7)): each post wakes one thread.
+@safe final class Semaphore: @unchecked Sendable {
+    // @unchecked: a POSIX semaphore is made for many threads. It stays at one address.
+    private let semaphore: UnsafeMutablePointer<sem_t>
+
+    init() {
+        unsafe semaphore = .allocate(capacity: 1)
+        // SAFETY: fresh memory of the right type; 0 is a valid value.
+        unsafe sem_init(semaphore, 0, 0)
+    }
+
+    deinit {
+        // SAFETY: made in init; whoever waits holds a reference.
+        unsafe sem_destroy(semaphore)
+        unsafe semaphore.deallocate()
+    }
+
+    func post() { unsafe _ = sem_post(semaphore) }
+
+    /// False after `seconds` without a post; nil: waits for one.
+    func wait(seconds: Int?) -> Bool {
+        guard let seconds else {
+            while unsafe sem_wait(semaphore) != 0, errno == EINTR {}
+            return true
+        }
+        var time = timespec()
+        unsafe clock_gettime(CLOCK_REALTIME, &time)
+        time.tv_sec += seconds
+        while unsafe sem_timedwait(semaphore, &time) != 0 {
+            if errno != EINTR { return false }
+        }
+        return true
     }
 }

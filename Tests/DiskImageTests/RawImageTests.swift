@@ -1,6 +1,7 @@
 import DiskImage
 import Foundation
 import HostSystem
+import Synchronization
 import Testing
 
 private let engines: [RawImage.Engine] = [.automatic, .thread]
@@ -90,9 +91,55 @@ private func reap(_ queue: any BlockQueue, _ count: Int) -> [BlockCompletion] {
         #expect(image.byteCount == 8192)
     }
 
+    /// A read that blocks until it is let go does not keep the requests behind it.
+    @Test func requestsOverlapOnABlockingImage() throws {
+        let image = GatedImage()
+        let queue = try image.makeQueue(depth: 8, vectorLimit: 1)
+        for tag in 0..<3 { queue.submit(BlockRequest(.flush, offset: UInt64(tag), tag: tag), vectorCount: 0) }
+        queue.commit()
+        for tag in 3..<6 {
+            queue.submit(BlockRequest(.flush, offset: UInt64(tag), tag: tag), vectorCount: 0)
+            queue.commit()
+        }
+        // Request 0 waits for request 5's end.
+        #expect(Set(reap(queue, 6).map(\.tag)) == Set(0..<6))
+    }
+
+    /// What a format keeps in memory is written back when nothing has come for a second, and when the queue goes.
+    @Test func idleQueueSettlesItsImage() throws {
+        let image = GatedImage()
+        var queue: (any BlockQueue)? = try image.makeQueue(depth: 8, vectorLimit: 1)
+        queue?.submit(BlockRequest(.flush, offset: 5, tag: 0), vectorCount: 0)
+        queue?.commit()
+        let deadline = Date().addingTimeInterval(20)
+        while image.settledCount == 0, Date() < deadline { usleep(20_000) }
+        #expect(image.settledCount == 1)
+        queue = nil
+        while image.settledCount == 1, Date() < deadline { usleep(20_000) }
+        #expect(image.settledCount == 2)
+    }
+
     @Test func descriptorThatIsNotOpenIsRefusedInWords() throws {
         #expect(throws: HostError.self) {
             try RawImage(owning: OwnedDescriptor(owning: 9999), named: "absent", isReadOnly: false)
         }
     }
+}
+
+/// The request at offset 0 ends after that at offset 5.
+private final class GatedImage: BlockingImage {
+    let byteCount: UInt64 = 4096
+    let isReadOnly = false
+    let logicalBlockByteCount: UInt32 = 512
+    let physicalBlockByteCount: UInt32 = 4096
+    private let gate = DispatchSemaphore(value: 0)
+    private let settled = Atomic<Int>(0)
+    var settledCount: Int { settled.load(ordering: .relaxed) }
+
+    func perform(_ request: BlockRequest, vectors: TransferVectors) -> CInt {
+        if request.offset == 0 { gate.wait() }
+        if request.offset == 5 { gate.signal() }
+        return 0
+    }
+    func settle() { settled.wrappingAdd(1, ordering: .relaxed) }
 }
