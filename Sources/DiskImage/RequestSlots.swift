@@ -1,4 +1,6 @@
 // The requests of one queue and their I/O vectors: fixed memory, made once, so that the kernel may keep pointing at it.
+// Both: which of them owns iovec for the compiler depends on the file that is compiled before this one.
+import CLinux
 import Glibc
 
 /// Slots by tag. A slot keeps what is left of its transfer, so that a short one can be continued.
