@@ -62,7 +62,8 @@ extension ATADevice {
         words[80] = 0x01F0  // ATA-4 to ATA8-ACS
         words[82] = 0x4029  // NOP, write cache, power management, SMART
         words[83] = 0x7400  // FLUSH CACHE (EXT), 48-bit addresses
-        words[84] = 0x4060 | worldWide  // WRITE DMA FUA EXT, general purpose logs
+        // WRITE DMA FUA EXT; general purpose logs, which only NCQ needs.
+        words[84] = 0x4040 | (isSerial ? 0x0020 : 0) | worldWide
         words[85] = 0x4008 | (isWriteCacheEnabled ? 0x0020 : 0) | (isSMARTEnabled ? 0x0001 : 0)
         words[86] = 0x3400
         words[87] = words[84]

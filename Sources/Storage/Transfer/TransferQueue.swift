@@ -27,6 +27,7 @@ package struct TransferQueue: Sendable {
     private let memory: GuestMemory
     private var slots: [Slot]
     package private(set) var busyCount = 0
+    private var ended: [(tag: Int, errno: CInt)] = []
     private let counters: DriveCounters
 
     /// - Parameter depth: slots, and requests in flight at most.
@@ -73,7 +74,13 @@ package struct TransferQueue: Sendable {
 
     /// Takes what has ended: the slot is free again when `body` is called, and may be started anew from it.
     package mutating func reap(_ body: (inout TransferQueue, _ tag: Int, _ errno: CInt) -> Void) {
-        var ended: [(tag: Int, errno: CInt)] = []
+        // Moved out and back, so that its storage serves again.
+        var ended = self.ended
+        self.ended = []
+        defer {
+            ended.removeAll(keepingCapacity: true)
+            self.ended = ended
+        }
         queue.reap { ended.append(($0.tag, $0.errno)) }
         for (tag, errno) in ended where slots.indices.contains(tag) && slots[tag].isBusy {
             slots[tag].done += slots[tag].inFlight
