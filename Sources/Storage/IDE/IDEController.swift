@@ -3,7 +3,7 @@
 //
 //     let endpoint = try IDEController.makeEndpoint(name: "ide@00:01.1")
 //     let ide = try IDEController(endpoint, memory: memory, drives: [[.disk(image, id), nil], [.optical(disc, id), nil]],
-//                                 lines: [irq14, irq15], loop: loop)
+//                                 lines: (irq14, irq15), loop: loop)
 //     try bus.attach(endpoint, at: PCIAddress(device: 1, function: 1))
 //     ports.attach(ide.commandBlock(0), at: 0x1F0, count: 8); ports.attach(ide.controlBlock(0), at: 0x3F6, count: 1)
 //     ports.attach(ide.commandBlock(1), at: 0x170, count: 8); ports.attach(ide.controlBlock(1), at: 0x376, count: 1)
