@@ -29,6 +29,8 @@ package final class Board: Sendable {
     /// What disks did, in the order of the configuration.
     let diskCounters: [@Sendable () -> DiskCounts]
     let pausable: [any Pausable]
+    /// By disk; what they keep in memory goes to their files at the end.
+    private let images: [any BlockingImage]
     /// In the order of the configuration.
     let networks: [VirtIONet]
     let balloon: VirtIOBalloon?
@@ -93,6 +95,7 @@ package final class Board: Sendable {
         if let balloon { try add(balloon, "virtio-balloon") }
         (diskCounters, self.networks, self.balloon) = (disks.counters, networks, balloon)
         pausable = disks.pausable + functions
+        images = disks.images
 
         bus.connect(to: space)
         if configuration.type == .direct {
@@ -144,6 +147,14 @@ package final class Board: Sendable {
         bus.reset()
         firmware?.reset()
         firmwarePorts?.reset()
+    }
+
+    /// Writes back what images keep in memory. Queues stand still. What could not be written, in words.
+    package func closeImages() -> [String] {
+        images.compactMap { image in
+            do { try image.close() } catch { return "\(error)" }
+            return nil
+        }
     }
 
     /// All devices' state, each as a section of name, version and bytes.

@@ -45,6 +45,7 @@ struct BoardDisks {
     let processorCount: Int
     /// By place in the configuration.
     private(set) var counters: [@Sendable () -> DiskCounts] = []
+    private(set) var images: [any BlockingImage] = []
     private(set) var pausable: [any Pausable] = []
     private(set) var savable: [any SavableDevice & Sendable] = []
     /// Ports of IDE's two channels.
@@ -63,6 +64,7 @@ struct BoardDisks {
         var sata: [(index: Int, drive: AttachedDrive)] = [], ide: [(index: Int, drive: AttachedDrive)] = [], scsi: [(index: Int, target: SCSITarget)] = []
         for (index, disk) in disks.enumerated() {
             let image = try Self.open(disk)
+            images.append(image)
             let identity = DriveIdentity(model: disk.isOptical ? "APUS DVD-ROM" : "APUS HARDDISK", serial: disk.serial ?? disk.id)
             switch disk.bus {
             case .virtio: try attachVirtIO(image, disk, index, in: &slots)
@@ -78,7 +80,7 @@ struct BoardDisks {
     }
 
     /// The chain of images, the lowest first.
-    private static func open(_ disk: DiskConfiguration) throws -> any BlockBackend {
+    private static func open(_ disk: DiskConfiguration) throws -> any BlockingImage {
         var image: (any BlockingImage)?
         for layer in disk.backing.reversed() {
             let format = try Self.format(layer.format, of: disk)

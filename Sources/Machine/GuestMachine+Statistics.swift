@@ -2,6 +2,7 @@
 import HostSystem
 import MachineConfiguration
 import MonitorProtocol
+import Storage
 import VirtIO
 
 extension GuestMachine {

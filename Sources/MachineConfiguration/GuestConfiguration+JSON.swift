@@ -123,6 +123,7 @@ extension GuestConfiguration {
         switch (type, firmware, kernel) {
         case (.direct, nil, nil): throw ConfigurationError(path: "kernel", reason: "missing, and a machine of type \(type.rawValue) has no firmware")
         case (.direct, _?, _): throw ConfigurationError(path: "firmware", reason: "a machine of type \(type.rawValue) has no place for it")
+        case (.direct, nil, _): break
         case (_, nil, _): throw ConfigurationError(path: "firmware", reason: "missing for a machine of type \(type.rawValue)")
         default: break
         }

@@ -94,6 +94,7 @@ func serve(_ options: Options) throws -> CInt {
     let last = try monitor.run()
     devices.stop()
     worker.join()
+    for failure in machine.board.closeImages() { complain(failure) }
     log?.flush()
     if options.reportsStart { steps.report(firstEntry: machine.processors.firstEntryNanoseconds) }
     return last == .internalError ? 3 : 0

@@ -14,6 +14,18 @@ package final class DriveCounters: Sendable {
         package var writeBytes: UInt64 = 0
         /// Requests that the image refused or the guest asked wrongly.
         package var errors: UInt64 = 0
+
+        package init(
+            readRequests: UInt64 = 0, writeRequests: UInt64 = 0, flushRequests: UInt64 = 0, readBytes: UInt64 = 0, writeBytes: UInt64 = 0,
+            errors: UInt64 = 0
+        ) {
+            self.readRequests = readRequests
+            self.writeRequests = writeRequests
+            self.flushRequests = flushRequests
+            self.readBytes = readBytes
+            self.writeBytes = writeBytes
+            self.errors = errors
+        }
     }
 
     private let readRequests = Atomic<UInt64>(0)
