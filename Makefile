@@ -7,7 +7,7 @@ SWIFT := $(dir $(SWIFTC))swift
 BIN := .build/bin
 LAB := Tests/Lab
 
-.PHONY: help demo demo-monitor test unit-test kvm-test cloud-test bench build monitor service install-packages lint clean
+.PHONY: help demo demo-monitor test unit-test kvm-test cloud-test test-boot-matrix bench build monitor service install-packages lint clean
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 24
@@ -30,6 +30,9 @@ kvm-test: monitor ## guests on our monitor, under a real /dev/kvm
 
 cloud-test: build ## servers in a real OpenStack on our monitor; TESTS="test_x …" runs some of them
 	@$(LAB)/cloud-test-run $(BIN) $(TESTS)
+
+test-boot-matrix: monitor ## Debian through each firmware, on each board and disk; `make test` runs a part of them
+	@$(LAB)/boot-matrix $(BIN)/apus-vmm .build/debian all
 
 bench: monitor ## start, memory and boot beside QEMU, on the instruction-counting clock
 	@$(LAB)/bench $(BIN)

@@ -38,8 +38,11 @@ func tests(_ name: String, _ dependencies: [Target.Dependency], resources: [Reso
         name: name, dependencies: dependencies, resources: resources, swiftSettings: strictTests)
 }
 
-// Pure values both halves speak: no Foundation, no I/O.
+// What both halves use: the values they speak, and disk images. No Foundation.
 let sharedTargets: [Target] = [
+    .target(name: "CLinux"),
+    module("HostSystem", ["CLinux"]),
+    module("DiskImage", ["CLinux", "HostSystem"]),
     module("JSON"),
     module("MachineConfiguration", ["JSON"]),
     module("MonitorProtocol", ["JSON", "MachineConfiguration"]),
@@ -49,14 +52,11 @@ let sharedTargets: [Target] = [
 
 // The machine monitor: threads, epoll, atomics. No Foundation, no NIO, no async.
 let monitorTargets: [Target] = [
-    .target(name: "CLinux"),
     .target(name: "CKVM"),
-    module("HostSystem", ["CLinux"]),
     module("GuestMemory", ["HostSystem"]),
     module("MachineCore", ["HostSystem", "GuestMemory"]),
     module("KVM", ["CKVM", "HostSystem", "GuestMemory", "MachineCore"]),
     module("PCI", ["MachineCore", "HostSystem", "GuestMemory"]),
-    module("DiskImage", ["CLinux", "HostSystem"]),
     module("NetworkBackend", ["CLinux", "HostSystem"]),
     module("Storage", ["PCI", "MachineCore", "GuestMemory", "HostSystem", "DiskImage"]),
     module("VirtIO", ["Storage", "PCI", "MachineCore", "GuestMemory", "HostSystem", "DiskImage", "NetworkBackend"]),
@@ -133,7 +133,9 @@ let serviceTargets: [Target] = [
         ]),
     module(
         "MachineDriver",
-        ["ComputeDriver", "NovaObjects", "MonitorProtocol", "MachineConfiguration", "JSON", "CServiceHost", crypto, log] + nio),
+        [
+            "ComputeDriver", "NovaObjects", "MonitorProtocol", "MachineConfiguration", "DiskImage", "HostSystem", "JSON", "CServiceHost", crypto, log,
+        ] + nio),
     .target(name: "CServiceHost"),
     module("ServiceMetrics", [lifecycle, log] + nio),
     program(

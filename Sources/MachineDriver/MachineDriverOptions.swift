@@ -9,6 +9,10 @@ package struct MachineDriverOptions: Sendable, Equatable {
     /// The monitor's program.
     package var monitorPath: String
     package var kvmPath: String
+    /// Firmware of the distribution's packages seabios and ovmf.
+    package var biosPath = "/usr/share/seabios/bios-256k.bin"
+    package var firmwareCodePath = "/usr/share/OVMF/OVMF_CODE_4M.fd"
+    package var firmwareVariablesPath = "/usr/share/OVMF/OVMF_VARS_4M.fd"
     /// [apus] run_directory: the monitors' sockets. Short: a socket's path has at most 107 bytes.
     package var runDirectory: String
     /// [DEFAULT] instance_name_template, "instance-%08x".

@@ -41,7 +41,7 @@ struct HostFactsTests {
             traits.isSuperset(of: [
                 "COMPUTE_IMAGE_TYPE_RAW", "HW_CPU_X86_AVX2", "HW_CPU_X86_AESNI", "HW_CPU_HYPERTHREADING",
             ]))
-        #expect(!traits.contains("HW_CPU_X86_AVX") && !traits.contains("COMPUTE_IMAGE_TYPE_QCOW2"))
+        #expect(!traits.contains("HW_CPU_X86_AVX") && !traits.contains("COMPUTE_IMAGE_TYPE_PLOOP"))
     }
 
     @Test func emptyTextsAreNoTrap() {

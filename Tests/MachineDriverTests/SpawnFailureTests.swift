@@ -53,16 +53,27 @@ struct SpawnFailureTests {
         #expect(fixture.scratch.names("/instances/_base") == [])
     }
 
-    @Test func declaredFormatsOtherThanRawAreRefused() async throws {
+    @Test func formatsThatAreNoDisksAreRefused() async throws {
         let fixture = try DriverFixture()
-        let error = try await failure(fixture, fixture.request { $0["disk_format"] = "qcow2" })
-        #expect(error.novaClass == "InvalidDiskFormat" && error.tenantMessage.contains("qcow2"))
+        let error = try await failure(fixture, fixture.request { $0["disk_format"] = "iso" })
+        #expect(error.novaClass == "InvalidDiskFormat" && error.tenantMessage.contains("iso"))
     }
 
-    @Test func imageWithoutKernelIsRefusedInWords() async throws {
+    @Test func imagesThatAreNotWhatTheirRecordSaysAreRefused() async throws {
         let fixture = try DriverFixture()
-        let error = try await failure(fixture, fixture.request { $0["properties"] = [:] })
-        #expect(error.tenantMessage.contains("kernel_id"))
+        let error = try await failure(fixture, fixture.request { $0["disk_format"] = "qcow2" })
+        #expect(error.novaClass == "ImageUnacceptable" && error.tenantMessage.contains("qcow2"), "\(error.tenantMessage)")
+    }
+
+    @Test(arguments: [
+        (["hw_disk_bus": "floppy"], "floppy"), (["hw_machine_type": "virt"], "virt"), (["hw_firmware_type": "coreboot"], "coreboot"),
+        (["hw_disk_bus": "ide"], "ide"), (["os_secure_boot": "required"], "Secure boot"),
+    ] as [([String: String], String)])
+    func hardwareThatThisHostHasNotIsRefusedInWords(properties: [String: String], word: String) async throws {
+        let fixture = try DriverFixture()
+        let values = properties.mapValues { JSONValue.string($0) }
+        let error = try await failure(fixture, fixture.request { $0["properties"] = .object(values) })
+        #expect(error.novaClass == "UnsupportedHardware" && error.tenantMessage.contains(word))
     }
 
     @Test func missingKernelImageIsItsOwnersError() async throws {

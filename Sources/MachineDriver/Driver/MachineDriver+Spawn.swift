@@ -1,5 +1,6 @@
 // Making a machine: images, directory, disks, config drive, then its start.
 package import ComputeDriver
+import DiskImage
 import Glibc
 
 extension MachineDriver {
@@ -30,13 +31,17 @@ extension MachineDriver {
     /// The instance's directory, complete or not there.
     private func make(_ plan: MachinePlan, fetch: @Sendable (String, CInt) async throws -> Int64) async throws {
         let imageID = plan.imageID
-        let image = try await cache.open(imageID, fetch: fetch) { try Self.checkRaw($0, imageID: imageID) }
-        let kernel = try await cache.open(plan.kernelID, fetch: fetch) { _ in }
+        let format = plan.imageFormat
+        let image = try await cache.open(imageID, fetch: fetch) { file in
+            if let format { _ = try ImageConversion.open(file, format: format, imageID: imageID) } else { try Self.checkRaw(file, imageID: imageID) }
+        }
+        var kernel: Descriptor?
+        if let kernelID = plan.kernelID { kernel = try await cache.open(kernelID, fetch: fetch) { _ in } }
         var ramdisk: Descriptor?
         if let ramdiskID = plan.ramdiskID { ramdisk = try await cache.open(ramdiskID, fetch: fetch) { _ in } }
         try Task.checkCancellation()
         // The descriptors keep the data, whatever happens to the cache meanwhile.
-        try await blockingCancellably { [self, ramdisk] isCancelled in
+        try await blockingCancellably { [self, kernel, ramdisk] isCancelled in
             let directory = directory(plan.machine.uuid)
             // What an earlier build left.
             try endStray(of: plan.machine.uuid)
@@ -54,15 +59,26 @@ extension MachineDriver {
     }
 
     private func fill(
-        _ draft: InstanceDirectory, _ plan: MachinePlan, image: Descriptor, kernel: Descriptor, ramdisk: Descriptor?,
+        _ draft: InstanceDirectory, _ plan: MachinePlan, image: Descriptor, kernel: Descriptor?, ramdisk: Descriptor?,
         isCancelled: () -> Bool
     ) throws {
-        let size = try Files.byteCount(of: image, named: "image \(plan.imageID)")
-        let byteCount = try MachinePlan.rootByteCount(image: size, flavor: plan.rootByteCount)
-        try DiskFiles.copy(
-            image, named: "image \(plan.imageID)", to: draft.file("disk"), byteCount: byteCount,
-            isCancelled: isCancelled)
-        try copy(plan.kernelID, kernel, to: draft.kernel, isCancelled: isCancelled)
+        if let format = plan.imageFormat {
+            let source = try ImageConversion.open(image, format: format, imageID: plan.imageID)
+            let byteCount = try MachinePlan.rootByteCount(image: Int64(clamping: source.byteCount), flavor: plan.rootByteCount)
+            try ImageConversion.convert(source, imageID: plan.imageID, to: draft.file("disk"), byteCount: byteCount, isCancelled: isCancelled)
+        } else {
+            let size = try Files.byteCount(of: image, named: "image \(plan.imageID)")
+            let byteCount = try MachinePlan.rootByteCount(image: size, flavor: plan.rootByteCount)
+            try DiskFiles.copy(
+                image, named: "image \(plan.imageID)", to: draft.file("disk"), byteCount: byteCount, isCancelled: isCancelled)
+        }
+        if let kernel, let id = plan.kernelID { try copy(id, kernel, to: draft.kernel, isCancelled: isCancelled) }
+        if plan.machine.firmware == .uefi {
+            // Each guest has variables of its own; what the distribution ships is what they begin with.
+            try DiskFiles.copy(
+                try Descriptor(opening: options.firmwareVariablesPath, O_RDONLY), named: options.firmwareVariablesPath, to: draft.variables, byteCount: 0,
+                isCancelled: isCancelled)
+        }
         if let ramdisk, let id = plan.ramdiskID { try copy(id, ramdisk, to: draft.ramdisk, isCancelled: isCancelled) }
         for disk in plan.emptyDisks { try DiskFiles.makeEmpty(draft.file(disk.file), byteCount: disk.byteCount) }
         if let content = plan.configDrive {

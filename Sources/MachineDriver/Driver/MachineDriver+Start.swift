@@ -143,17 +143,24 @@ extension MachineDriver {
         var configuration = GuestConfiguration(
             name: machine.name, uuid: uuid, memoryMiB: machine.memoryMiB,
             cpu: CPUConfiguration(
-                count: machine.vcpus, sockets: machine.sockets, cores: machine.cores, threads: machine.threads),
-            kernel: inheritance.add(try Descriptor(opening: directory.kernel, O_RDONLY)))
+                count: machine.vcpus, sockets: machine.sockets, cores: machine.cores, threads: machine.threads))
+        if let firmware = machine.firmware {
+            configuration.type = MachineType(rawValue: machine.machineType) ?? .q35
+            configuration.firmware = try open(firmware, directory, &inheritance)
+        } else {
+            configuration.kernel = inheritance.add(try Descriptor(opening: directory.kernel, O_RDONLY))
+        }
         if machine.hasRAMDisk {
             configuration.initrd = inheritance.add(try Descriptor(opening: directory.ramdisk, O_RDONLY))
         }
         configuration.commandLine = machine.commandLine
         configuration.system = SystemConfiguration(version: options.productVersion, serial: machine.uuid, uuid: uuid)
-        for disk in machine.disks {
+        for (index, disk) in machine.disks.enumerated() {
             let file = try Descriptor(opening: directory.file(disk.file), disk.isReadOnly ? O_RDONLY : O_RDWR)
             configuration.disks.append(
-                DiskConfiguration(id: disk.id, fd: inheritance.add(file), readOnly: disk.isReadOnly))
+                DiskConfiguration(
+                    id: disk.id, fd: inheritance.add(file), readOnly: disk.isReadOnly, bus: DiskBus(rawValue: disk.bus) ?? .virtio,
+                    bootIndex: index))
         }
         for interface in machine.interfaces {
             let plan = try PlugPlan(interface)
@@ -172,6 +179,19 @@ extension MachineDriver {
         configuration.control = inheritance.add(try listen(at: run.controlSocket))
         configuration.kvm = inheritance.add(try openKVM())
         configuration.startPaused = isPaused
+        return configuration
+    }
+
+    private func open(
+        _ firmware: SavedMachine.Firmware, _ directory: InstanceDirectory, _ inheritance: inout Inheritance
+    ) throws -> FirmwareConfiguration {
+        let path = firmware == .bios ? options.biosPath : options.firmwareCodePath
+        let code: Descriptor
+        do { code = try Descriptor(opening: path, O_RDONLY) } catch {
+            throw HostFailure("open", path, errno: error.errno, remedy: "install the distribution's \(firmware == .bios ? "seabios" : "ovmf")")
+        }
+        var configuration = FirmwareConfiguration(code: inheritance.add(code))
+        if firmware == .uefi { configuration.variables = inheritance.add(try Descriptor(opening: directory.variables, O_RDWR)) }
         return configuration
     }
 

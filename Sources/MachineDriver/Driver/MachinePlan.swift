@@ -8,7 +8,10 @@ import NovaObjects
 struct MachinePlan: Sendable {
     var machine: SavedMachine
     var imageID: String
-    var kernelID: String
+    /// Glance's disk_format where the image is to be converted; nil: it is a raw disk.
+    var imageFormat: String?
+    /// Nil: the disk boots through firmware.
+    var kernelID: String?
     var ramdiskID: String?
     /// Empty disks by their names in the directory.
     var emptyDisks: [(file: String, byteCount: Int64)] = []
@@ -31,18 +34,18 @@ struct MachinePlan: Sendable {
                 "InvalidDiskInfo", "This compute host cannot boot from a volume yet: give the server an image.")
         }
         let properties = ImageFields(request.image)
+        var imageFormat: String?
         if let format = request.image["disk_format"]?.stringValue, format != "raw", format != "ami" {
-            throw refusal(
-                "InvalidDiskFormat",
-                "Disk format \(format) is not acceptable: this compute host runs raw images; convert the image with qemu-img."
-            )
+            guard ImageConversion.formats.contains(format) else {
+                throw refusal(
+                    "InvalidDiskFormat",
+                    "Disk format \(format) is not acceptable: this compute host takes raw, ami, \(ImageConversion.formats.joined(separator: ", "))."
+                )
+            }
+            imageFormat = format
         }
-        guard let kernelID = properties.text("kernel_id") ?? instance.kernelID.flatMap({ $0.isEmpty ? nil : $0 }) else {
-            throw refusal(
-                "ImageUnacceptable",
-                "Image \(imageID) is unacceptable: it names no kernel. This compute host has no firmware yet; give the image the properties kernel_id and ramdisk_id."
-            )
-        }
+        let kernelID = properties.text("kernel_id") ?? instance.kernelID.flatMap { $0.isEmpty ? nil : $0 }
+        let board = try BoardChoice(properties, hasKernel: kernelID != nil)
         let memoryMiB = instance.memoryMiB, vcpus = instance.vcpus
         guard (1...Self.vcpuLimit).contains(vcpus), (Self.minimumMemoryMiB...Self.memoryLimitMiB).contains(memoryMiB)
         else {
@@ -64,11 +67,12 @@ struct MachinePlan: Sendable {
         var cores = count("cores") ?? 1, threads = count("threads") ?? 1
         if cores > vcpus || threads > vcpus || vcpus % (cores * threads) != 0 { (cores, threads) = (1, 1) }
         self.imageID = imageID
+        self.imageFormat = imageFormat
         self.kernelID = kernelID
         ramdiskID = properties.text("ramdisk_id") ?? instance.ramdiskID.flatMap { $0.isEmpty ? nil : $0 }
         rootByteCount = Int64(max(0, instance.rootGiB)) << 30
         configDrive = request.configDrive
-        var disks = [SavedMachine.Disk(id: "virtio-disk0", file: "disk", isReadOnly: false)]
+        var disks = [SavedMachine.Disk(id: "virtio-disk0", file: "disk", isReadOnly: false, bus: board.diskBus)]
         let extra = [
             ("disk.eph0", Int64(max(0, instance.ephemeralGiB)) << 30),
             ("disk.swap", Int64(max(0, instance.flavor?.swapMiB ?? 0)) << 20),
@@ -89,6 +93,8 @@ struct MachinePlan: Sendable {
             commandLine: properties.text("os_command_line") ?? "root=\(root) console=tty0 console=ttyS0",
             hasRAMDisk: ramdiskID != nil, hasEntropy: specs["hw_rng:allowed"]?.lowercased() != "false", disks: disks,
             queueCount: isMultiQueue ? min(vcpus, 8) : 1, interfaces: request.interfaces)
+        machine.firmware = board.firmware
+        machine.machineType = board.machineType.rawValue
         guard machine.commandLine.utf8.count <= 2047, !machine.commandLine.utf8.contains(0) else {
             throw refusal(
                 "ImageUnacceptable", "Image \(imageID) is unacceptable: os_command_line is longer than 2047 bytes.")

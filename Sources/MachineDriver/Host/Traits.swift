@@ -1,10 +1,12 @@
 // The traits this driver can vouch for (contract §6.2): what it does today, and the CPU features its guests see.
 
 enum Traits {
-    /// Raw disks, kernels and RAM disks from images; virtio disks and networks; no display.
+    /// Disks in the formats that are read, kernels and RAM disks from images; virtio networks; no display.
     static let always: Set<String> = [
         "COMPUTE_IMAGE_TYPE_RAW", "COMPUTE_IMAGE_TYPE_AMI", "COMPUTE_IMAGE_TYPE_AKI", "COMPUTE_IMAGE_TYPE_ARI",
-        "COMPUTE_STORAGE_BUS_VIRTIO", "COMPUTE_NET_VIF_MODEL_VIRTIO", "COMPUTE_GRAPHICS_MODEL_NONE",
+        "COMPUTE_IMAGE_TYPE_QCOW2", "COMPUTE_IMAGE_TYPE_VMDK", "COMPUTE_IMAGE_TYPE_VHD", "COMPUTE_IMAGE_TYPE_VHDX", "COMPUTE_IMAGE_TYPE_VDI",
+        "COMPUTE_STORAGE_BUS_VIRTIO", "COMPUTE_STORAGE_BUS_SCSI", "COMPUTE_STORAGE_BUS_SATA", "COMPUTE_STORAGE_BUS_IDE",
+        "COMPUTE_NET_VIF_MODEL_VIRTIO", "COMPUTE_GRAPHICS_MODEL_NONE",
     ]
 
     /// os_traits' names by the kernel's; the monitor hands a guest what KVM supports of the host's processor.

@@ -16,6 +16,8 @@ struct InstanceDirectory: Sendable {
 
     func file(_ name: String) -> String { "\(path)/\(name)" }
     var kernel: String { file("kernel") }
+    /// UEFI variables.
+    var variables: String { file("uefi-variables") }
     var ramdisk: String { file("ramdisk") }
     var consoleLog: String { file("console.log") }
     var monitorLog: String { file("monitor.log") }

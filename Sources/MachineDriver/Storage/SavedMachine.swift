@@ -11,7 +11,11 @@ struct SavedMachine: Sendable, Equatable {
         /// Name in the instance's directory.
         var file: String
         var isReadOnly: Bool
+        /// What it is attached to, by Nova's name; absent in files of the first version of this program.
+        var bus = "virtio"
     }
+    /// Nova's hw_firmware_type.
+    enum Firmware: String, Sendable { case bios, uefi }
     var uuid: String
     var name: String
     var memoryMiB: Int
@@ -26,6 +30,10 @@ struct SavedMachine: Sendable, Equatable {
     /// Queue pairs of each interface.
     var queueCount: Int
     var interfaces: [InterfaceRequest]
+    /// Nil: the monitor starts the kernel itself.
+    var firmware: Firmware?
+    /// The monitor's name for the board.
+    var machineType = "direct-1.0"
 
     var json: JSONValue {
         [
@@ -35,8 +43,9 @@ struct SavedMachine: Sendable, Equatable {
             "cores": .integer(Int64(cores)), "threads": .integer(Int64(threads)), "commandLine": .string(commandLine),
             "hasRAMDisk": .bool(hasRAMDisk), "hasEntropy": .bool(hasEntropy), "queueCount": .integer(Int64(queueCount)),
             "disks": .array(
-                disks.map { ["id": .string($0.id), "file": .string($0.file), "readOnly": .bool($0.isReadOnly)] }),
-            "interfaces": .array(interfaces.map(Self.json)),
+                disks.map { ["id": .string($0.id), "file": .string($0.file), "readOnly": .bool($0.isReadOnly), "bus": .string($0.bus)] }),
+            "interfaces": .array(interfaces.map(Self.json)), "machineType": .string(machineType),
+            "firmware": firmware.map { .string($0.rawValue) } ?? .null,
         ]
     }
 
@@ -71,12 +80,14 @@ struct SavedMachine: Sendable, Equatable {
         self.hasRAMDisk = hasRAMDisk
         self.hasEntropy = hasEntropy
         self.queueCount = queueCount
+        firmware = json["firmware"]?.stringValue.flatMap { Firmware(rawValue: $0) }
+        machineType = json["machineType"]?.stringValue ?? "direct-1.0"
         self.disks = []
         for disk in disks {
             guard let id = disk["id"]?.stringValue, let file = disk["file"]?.stringValue, !file.contains("/"),
                 let isReadOnly = disk["readOnly"]?.boolValue
             else { return nil }
-            self.disks.append(Disk(id: id, file: file, isReadOnly: isReadOnly))
+            self.disks.append(Disk(id: id, file: file, isReadOnly: isReadOnly, bus: disk["bus"]?.stringValue ?? "virtio"))
         }
         self.interfaces = []
         for interface in interfaces {
