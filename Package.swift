@@ -81,7 +81,7 @@ let monitorTargets: [Target] = [
         "VirtIOTests",
         ["VirtIO", "Storage", "PCI", "MachineCore", "GuestMemory", "HostSystem", "DiskImage", "NetworkBackend"]),
     tests("StorageTests", ["Storage", "PCI", "MachineCore", "GuestMemory", "HostSystem", "DiskImage"]),
-    tests("ChipsetTests", ["Chipset", "MachineCore", "HostSystem"]),
+    tests("ChipsetTests", ["Chipset", "PCI", "GuestMemory", "MachineCore", "HostSystem"]),
     tests("FirmwareTests", ["Firmware", "GuestMemory", "HostSystem", "MachineCore"]),
     tests(
         "MachineTests",

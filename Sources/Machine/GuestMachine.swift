@@ -145,6 +145,9 @@ private final class BoardExits: ExitHandler {
     }
 
     func readPort(_ port: UInt16, width: AccessWidth) -> UInt64 { ports.read(port, width: width) }
+    func readPorts(_ port: UInt16, width: AccessWidth, count: Int, _ body: (Int, UInt64) -> Void) {
+        ports.readString(port, width: width, count: count, body)
+    }
     func writePort(_ port: UInt16, width: AccessWidth, value: UInt64) { ports.write(port, width: width, value: value) }
     func readMemory(_ address: GuestAddress, byteCount: Int) -> UInt64 { addresses.read(address, byteCount: byteCount) }
     func writeMemory(_ address: GuestAddress, byteCount: Int, value: UInt64) { addresses.write(address, byteCount: byteCount, value: value) }

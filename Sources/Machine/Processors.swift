@@ -11,6 +11,8 @@ import Synchronization
 /// Answers what guest code asks of the board, on the vCPU's thread.
 package protocol ExitHandler: AnyObject, Sendable {
     func readPort(_ port: UInt16, width: AccessWidth) -> UInt64
+    /// `count` reads of one port, each handed to `body` with its number.
+    func readPorts(_ port: UInt16, width: AccessWidth, count: Int, _ body: (Int, UInt64) -> Void)
     func writePort(_ port: UInt16, width: AccessWidth, value: UInt64)
     func readMemory(_ address: GuestAddress, byteCount: Int) -> UInt64
     func writeMemory(_ address: GuestAddress, byteCount: Int, value: UInt64)
@@ -109,7 +111,11 @@ package final class Processors: Sendable {
             exitCount.wrappingAdd(1, ordering: .relaxed)
             switch exit {
             case .portRead(let port, let width, let count):
-                for index in 0..<max(count, 0) { vcpu.supply(handler.readPort(port, width: width), at: index) }
+                if count == 1 {
+                    vcpu.supply(handler.readPort(port, width: width), at: 0)
+                } else {
+                    handler.readPorts(port, width: width, count: count) { index, value in vcpu.supply(value, at: index) }
+                }
             case .portWrite(let port, let width, let count):
                 for index in 0..<max(count, 0) { handler.writePort(port, width: width, value: vcpu.portValue(index)) }
             case .memoryRead(let address, let byteCount): vcpu.supply(handler.readMemory(address, byteCount: byteCount), at: 0)

@@ -10,4 +10,13 @@ package protocol BusDevice: AnyObject, Sendable {
 
     /// Writes the low `width` bytes of `value` at `offset` from the base the device was attached at.
     func write(offset: UInt64, width: AccessWidth, value: UInt64)
+
+    /// `count` reads of the same register, as a string instruction makes them, each handed to `body` with its number.
+    func readString(offset: UInt64, width: AccessWidth, count: Int, _ body: (Int, UInt64) -> Void)
+}
+
+extension BusDevice {
+    package func readString(offset: UInt64, width: AccessWidth, count: Int, _ body: (Int, UInt64) -> Void) {
+        for index in 0..<max(count, 0) { body(index, read(offset: offset, width: width)) }
+    }
 }

@@ -28,6 +28,18 @@ package struct PortBus: Sendable {
         return device.read(offset: offset, width: width) & width.allOnes
     }
 
+    /// `count` reads of one port, the device looked for once.
+    package func readString(_ port: UInt16, width: AccessWidth, count: Int, _ body: (Int, UInt64) -> Void) {
+        for window in windows where window.first <= port && port <= window.last {
+            return window.device.readString(offset: UInt64(port - window.first), width: width, count: count, body)
+        }
+        guard let (device, offset) = movable.find(port) else {
+            for index in 0..<max(count, 0) { body(index, width.allOnes) }
+            return
+        }
+        device.readString(offset: offset, width: width, count: count, body)
+    }
+
     package func write(_ port: UInt16, width: AccessWidth, value: UInt64) {
         for window in windows where window.first <= port && port <= window.last {
             return window.device.write(offset: UInt64(port - window.first), width: width, value: value & width.allOnes)

@@ -94,6 +94,38 @@ struct GuestConfigurationTests {
         #expect(refusal?.path == place)
     }
 
+    private static let firmware =
+        #"{"version":1,"name":"a","uuid":"3f0a2b1c00014c4b9f5e0123456789ab","memoryMiB":64,"cpu":{"count":1},"#
+        + #""type":"q35-1.0","firmware":{"code":3,"variables":4},"disks":[{"id":"a","fd":5,"bus":"nvme","format":"qcow2","bootIndex":1,"#
+        + #""backing":[{"fd":6,"format":"raw"}]},{"id":"b","fd":7,"bus":"sata","optical":true}]}"#
+
+    @Test func aPCWithFirmwareIsReadAndWritten() throws {
+        let machine = try read(Self.firmware)
+        #expect(machine.type == .q35 && machine.kernel == nil && machine.firmware == FirmwareConfiguration(code: 3, variables: 4))
+        #expect(machine.disks[0].bus == .nvme && machine.disks[0].format == "qcow2" && machine.disks[0].bootIndex == 1)
+        #expect(machine.disks[0].backing == [BackingConfiguration(fd: 6, format: "raw")] && machine.disks[1].isOptical)
+        #expect(try GuestConfiguration(parsing: machine.json.serializedBytes()) == machine)
+    }
+
+    @Test(
+        arguments: [
+            (#""type":"q35-1.0""#, #""type":"direct-1.0""#, "firmware"), (#""type":"q35-1.0""#, #""type":"virt""#, "type"),
+            (#""firmware":{"code":3,"variables":4},"#, "", "firmware"), (#""bus":"nvme""#, #""bus":"ide""#, "disks[0].bus"),
+            (#""bus":"nvme""#, #""bus":"floppy""#, "disks[0].bus"), (#""bus":"sata""#, #""bus":"nvme""#, "disks[1].optical"),
+            (#""fd":6,"#, #""fd":5,"#, "disks[0].backing[0].fd"), (#""bootIndex":1"#, #""bootIndex":-1"#, "disks[0].bootIndex"),
+        ])
+    func whatABoardHasNoPlaceForIsRefused(old: String, new: String, place: String) throws {
+        let parts = Self.firmware.split(separator: old, maxSplits: 1, omittingEmptySubsequences: false)
+        try #require(parts.count == 2)
+        let refusal = #expect(throws: ConfigurationError.self) { try read(String(parts[0] + new + parts[1])) }
+        #expect(refusal?.path == place)
+    }
+
+    @Test func boardsHaveTheNamesThatImagesUse() {
+        #expect(MachineType(named: "pc-q35-7.2") == .q35 && MachineType(named: "pc") == .pc && MachineType(named: "pc-i440fx-6.0") == .pc)
+        #expect(MachineType(named: "q35-1.0") == .q35 && MachineType(named: "virt") == nil)
+    }
+
     @Test func textThatIsNoObjectIsRefused() {
         for text in ["", "[]", "null", "{", String(repeating: "[", count: 10_000)] {
             #expect(throws: ConfigurationError.self) { try read(text) }

@@ -167,6 +167,15 @@ private final class CommandBlockPorts: BusDevice {
         }
     }
 
+    /// A sector by `rep insw`: the lock once.
+    func readString(offset: UInt64, width: AccessWidth, count: Int, _ body: (Int, UInt64) -> Void) {
+        channel.with { channel in
+            for index in 0..<max(count, 0) {
+                body(index, offset == 0 ? channel.readData(width) : width == .byte ? UInt64(channel.read(offset)) : width.allOnes)
+            }
+        }
+    }
+
     func write(offset: UInt64, width: AccessWidth, value: UInt64) {
         channel.with { channel in
             if offset == 0 { return channel.writeData(width, value) }
