@@ -55,6 +55,8 @@ package struct PCIConfigurationSpace: Sendable {
     /// In ascending order of index.
     package private(set) var bars: [BaseAddressRegister] = []
     private var romByteCount: UInt64?
+    /// Registers of `addRegister` as after power on.
+    private var resetValues: [(offset: Int, value: UInt32, byteCount: Int)] = []
     private var nextCapability: Int
     private var lastPointer = Register.capabilities
 
@@ -120,6 +122,7 @@ package struct PCIConfigurationSpace: Sendable {
     /// that a guest may write.
     package mutating func addRegister(at offset: Int, _ value: UInt32, byteCount: Int, writable mask: UInt32) {
         precondition(offset >= 0x04 && offset + byteCount <= Self.byteCount && byteCount <= 4, "no such register")
+        resetValues.append((offset, value, byteCount))
         for index in 0..<byteCount {
             bytes[offset + index] = UInt8(truncatingIfNeeded: value >> UInt32(8 * index))
             writable[offset + index] = UInt8(truncatingIfNeeded: mask >> UInt32(8 * index))
@@ -205,10 +208,13 @@ package struct PCIConfigurationSpace: Sendable {
         if bar.kind == .memory64 { _ = write(offset: offset + 4, width: .doubleWord, value: base.rawValue >> 32) }
     }
 
-    /// Clears what a bus reset clears: the command register, not the BARs, so that a guest that reboots without
-    /// firmware finds them placed.
+    /// Clears what a bus reset clears: the command register and a chipset's own registers, not the BARs, so that a guest that
+    /// reboots without firmware finds them placed.
     package mutating func reset() {
         _ = write(offset: Register.command, width: .word, value: 0)
+        for (offset, value, byteCount) in resetValues {
+            for index in 0..<byteCount { bytes[offset + index] = UInt8(truncatingIfNeeded: value >> UInt32(8 * index)) }
+        }
     }
 
     // MARK: saved state

@@ -81,7 +81,7 @@ package final class PCIEndpoint: PCIFunction, SavableDevice {
     package func setWindow(_ device: any BusDevice, forBAR index: Int) { configuration.withLock { $0.devices[index] = device } }
     /// The command register changed.
     package func onCommand(_ body: @escaping @Sendable (UInt16) -> Void) { hooks.withLock { $0.command = body } }
-    /// The guest wrote these offsets: for chipset registers.
+    /// The guest wrote these offsets, or a reset all of them: for chipset registers.
     package func onWrite(_ body: @escaping @Sendable (Range<Int>) -> Void) { hooks.withLock { $0.write = body } }
     package func onReset(_ body: @escaping @Sendable () -> Void) { hooks.withLock { $0.reset = body } }
 
@@ -185,8 +185,8 @@ package final class PCIEndpoint: PCIFunction, SavableDevice {
     }
 
     package func reset() {
-        let reset = hooks.withLock { $0.reset }
-        reset?()
+        let hooks = hooks.withLock { $0 }
+        hooks.reset?()
         configuration.withLock { configuration in
             configuration.space.reset()
             if let messageOffset { _ = configuration.space.write(offset: messageOffset + 2, width: .word, value: 0) }
@@ -196,6 +196,8 @@ package final class PCIEndpoint: PCIFunction, SavableDevice {
             followInterruptControl(configuration.space)
         }
         setLevel(false)
+        // Registers went back to their first values: whoever follows them looks at all.
+        hooks.write?(0..<PCIConfigurationSpace.byteCount)
     }
 
     // MARK: Saved state

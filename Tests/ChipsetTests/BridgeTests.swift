@@ -127,6 +127,21 @@ private final class Registers: BusDevice {
         #expect(space.ports.withLock { $0.isEmpty })
     }
 
+    /// SeaBIOS takes PAM0's bit 4 for "I have copied myself already".
+    @Test func aResetBringsBackEveryRegister() throws {
+        let (bridges, router) = try make()
+        bridges.hub.writeConfiguration(offset: 0x90, width: .byte, value: 0x30)
+        bridges.hub.writeConfiguration(offset: 0x9D, width: .byte, value: 0x4A)
+        bridges.lpc.writeConfiguration(offset: 0x6A, width: .byte, value: 0x0B)
+        let line = router.line(device: 2)
+        line.assert()
+        #expect(machine.high == [11, 22])
+        bridges.hub.reset()
+        bridges.lpc.reset()
+        #expect(bridges.hub.readConfiguration(offset: 0x90, width: .byte) == 0 && bridges.hub.readConfiguration(offset: 0x9D, width: .byte) == 2)
+        #expect(bridges.lpc.readConfiguration(offset: 0x6A, width: .byte) == 0x80 && machine.high == [22])
+    }
+
     @Test func aRestoredBridgePutsEverythingBack() throws {
         let (bridges, _) = try make()
         bridges.lpc.writeConfiguration(offset: 0x40, width: .doubleWord, value: 0x601)

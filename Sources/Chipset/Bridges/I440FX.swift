@@ -48,11 +48,6 @@ package final class I440FXBridges: Sendable {
         block = MovableBlock(registers, in: space)
         isa.onWrite { [self] range in if range.overlaps(ISA.pirqA..<(ISA.pirqA + 4)) { route(router) } }
         power.onWrite { [self] range in if range.overlaps(Power.pmBase..<(Power.pmBase + 4)) || range.contains(Power.pmRegMisc) { placePower() } }
-        isa.onReset { [isa] in for pirq in 0..<4 { isa.writeConfiguration(offset: ISA.pirqA + pirq, width: .byte, value: 0x80) } }
-        power.onReset { [power] in
-            power.writeConfiguration(offset: Power.pmRegMisc, width: .byte, value: 0)
-            power.writeConfiguration(offset: Power.pmBase, width: .doubleWord, value: 0)
-        }
     }
 
     /// First port of the power management block, once firmware has said so.

@@ -56,17 +56,6 @@ package final class Q35Bridges: Sendable {
             if range.overlaps(LPC.pirqA..<(LPC.pirqE + 4)) { route(router) }
             if range.overlaps(LPC.rcba..<(LPC.rcba + 4)) { placeRootComplex() }
         }
-        hub.onReset { [hub] in Self.clear(hub, [Hub.pciexbar: 4, Hub.pciexbar + 4: 4]) }
-        lpc.onReset { [lpc] in
-            Self.clear(lpc, [LPC.pmBase: 4, LPC.acpiControl: 1, LPC.rcba: 4])
-            for pirq in 0..<8 { lpc.writeConfiguration(offset: Self.pirqRegister(pirq), width: .byte, value: 0x80) }
-        }
-    }
-
-    private static func clear(_ function: PCIEndpoint, _ registers: [Int: Int]) {
-        for (offset, byteCount) in registers {
-            function.writeConfiguration(offset: offset, width: byteCount == 4 ? .doubleWord : .byte, value: 0)
-        }
     }
 
     private static func pirqRegister(_ pirq: Int) -> Int { pirq < 4 ? LPC.pirqA + pirq : LPC.pirqE + pirq - 4 }
