@@ -284,10 +284,10 @@ struct IDEChannel: Sendable {
         nextPiece()
     }
 
-    /// The image fills the buffer with the next block, or for a packet with as many as there is room for.
+    /// The image fills the buffer with as much as there is room for: a BIOS asks for many sectors at once, and the image is asked once
+    /// for 128 of them.
     mutating func fill() {
-        let room = job.isPacket ? Self.bufferByteCount : min(job.blockByteCount, Self.bufferByteCount)
-        job.filled = min(room, job.remaining)
+        job.filled = min(Self.bufferByteCount, job.remaining)
         (job.position, job.pieceEnd) = (0, 0)
         start(.read(offset: job.offset, byteCount: job.filled), inBuffer: true)
     }
