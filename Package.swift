@@ -71,6 +71,8 @@ let monitorTargets: [Target] = [
     program(
         "apus-vmm",
         ["Machine", "KVM", "Chipset", "HostSystem", "NetworkBackend", "MachineConfiguration", "MonitorProtocol"]),
+    // What several of the tests below are made with; no program links it.
+    .target(name: "MachineTesting", dependencies: ["MachineCore", "HostSystem"], path: "Tests/MachineTesting", swiftSettings: strictTests),
     tests("HostSystemTests", ["HostSystem"]),
     tests("GuestMemoryTests", ["GuestMemory", "HostSystem"]),
     tests("MachineCoreTests", ["MachineCore", "HostSystem", "GuestMemory"]),
@@ -79,8 +81,8 @@ let monitorTargets: [Target] = [
     tests("NetworkBackendTests", ["NetworkBackend", "HostSystem"]),
     tests(
         "VirtIOTests",
-        ["VirtIO", "Storage", "PCI", "MachineCore", "GuestMemory", "HostSystem", "DiskImage", "NetworkBackend"]),
-    tests("StorageTests", ["Storage", "PCI", "MachineCore", "GuestMemory", "HostSystem", "DiskImage"]),
+        ["MachineTesting", "VirtIO", "Storage", "PCI", "MachineCore", "GuestMemory", "HostSystem", "DiskImage", "NetworkBackend"]),
+    tests("StorageTests", ["MachineTesting", "Storage", "PCI", "MachineCore", "GuestMemory", "HostSystem", "DiskImage"]),
     tests("ChipsetTests", ["Chipset", "PCI", "GuestMemory", "MachineCore", "HostSystem"]),
     tests("FirmwareTests", ["Firmware", "GuestMemory", "HostSystem", "MachineCore"]),
     tests(

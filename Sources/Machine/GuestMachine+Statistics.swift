@@ -1,8 +1,8 @@
 // What the machine did so far, collected from the objects that count. Any time, any thread.
 import HostSystem
 import MachineConfiguration
+import MachineCore
 import MonitorProtocol
-import Storage
 import VirtIO
 
 extension GuestMachine {
@@ -16,8 +16,8 @@ extension GuestMachine {
                     thread: Int(threads[$0]))
             },
             memoryMiB: configuration.memoryMiB, residentKiB: residentKiB, balloon: balloonReport,
-            disks: zip(configuration.disks, board.diskCounters).map { disk, read in
-                let counters = read()
+            disks: zip(configuration.disks, board.diskCounters).map { disk, device in
+                let counters = device.values
                 var statistics = DiskStatistics(id: disk.id)
                 statistics.readRequests = Int(clamping: counters.readRequests)
                 statistics.readBytes = Int(clamping: counters.readBytes)

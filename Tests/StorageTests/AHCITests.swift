@@ -2,6 +2,7 @@ import Foundation
 import GuestMemory
 import HostSystem
 import MachineCore
+import MachineTesting
 import PCI
 import Testing
 
@@ -14,7 +15,7 @@ private final class AHCIBench {
     let disc: TestDisk
     let thread: LoopThread
     let line = RecordedLine()
-    let messages = RecordedMessages()
+    let messages = RecordedInterrupts()
     let endpoint: PCIEndpoint
     let ahci: AHCIController
 

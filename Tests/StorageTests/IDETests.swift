@@ -2,6 +2,7 @@ import Foundation
 import GuestMemory
 import HostSystem
 import MachineCore
+import MachineTesting
 import PCI
 import Synchronization
 import Testing

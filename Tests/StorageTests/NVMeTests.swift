@@ -3,6 +3,7 @@ import Foundation
 import GuestMemory
 import HostSystem
 import MachineCore
+import MachineTesting
 import PCI
 import Synchronization
 import Testing
@@ -15,7 +16,7 @@ private final class NVMeBench {
     let disk: TestDisk
     let thread: LoopThread
     let line = RecordedLine()
-    let messages = RecordedMessages()
+    let messages = RecordedInterrupts()
     let endpoint: PCIEndpoint
     let nvme: NVMeController
 

@@ -1,9 +1,10 @@
-// A disk in a temporary file, guest memory, a loop on a thread and recorded interrupts: what a controller is built from.
+// A disk in a temporary file and a recorded line: what a controller is built from besides `MachineTesting`.
 import DiskImage
 import Foundation
 import GuestMemory
 import HostSystem
 import MachineCore
+import MachineTesting
 import Synchronization
 import Testing
 
@@ -16,44 +17,6 @@ final class RecordedLine: InterruptLine {
     func deassert() { level.store(false, ordering: .relaxed) }
     var isHigh: Bool { level.load(ordering: .relaxed) }
     var riseCount: Int { rises.load(ordering: .relaxed) }
-}
-
-final class RecordedMessage: MessageInterrupt {
-    let sent = Atomic<Int>(0)
-    func setMessage(_ message: InterruptMessage?) throws(AcceleratorError) {}
-    func trigger() { sent.wrappingAdd(1, ordering: .relaxed) }
-    var eventDescriptor: CInt? { nil }
-}
-
-final class RecordedMessages: MessageInterruptFactory {
-    let made = Mutex<[RecordedMessage]>([])
-    func makeMessageInterrupt() throws(AcceleratorError) -> any MessageInterrupt {
-        let message = RecordedMessage()
-        made.withLock { $0.append(message) }
-        return message
-    }
-    func count(_ index: Int) -> Int { made.withLock { $0[index].sent.load(ordering: .relaxed) } }
-}
-
-/// Runs a loop on a thread of its own until it goes away.
-final class LoopThread {
-    let loop: EventLoop
-    init() throws {
-        let loop = try EventLoop()
-        self.loop = loop
-        Thread { try? loop.run() }.start()
-    }
-    deinit { loop.stop() }
-}
-
-/// Polls until `condition` holds, at most five seconds.
-func eventually(_ condition: () throws -> Bool) rethrows -> Bool {
-    let deadline = Date().addingTimeInterval(5)
-    while Date() < deadline {
-        if try condition() { return true }
-        usleep(200)
-    }
-    return try condition()
 }
 
 /// An image in an unlinked file, whose bytes the test sees past the drive.

@@ -4,48 +4,10 @@ import Foundation
 import GuestMemory
 import HostSystem
 import MachineCore
+import MachineTesting
 import Synchronization
 
 @testable import VirtIO
-
-final class RecordedInterrupt: MessageInterrupt {
-    let count = Atomic<Int>(0)
-    let message = Mutex<InterruptMessage?>(nil)
-    func setMessage(_ value: InterruptMessage?) throws(AcceleratorError) { message.withLock { $0 = value } }
-    func trigger() { count.wrappingAdd(1, ordering: .relaxed) }
-    var eventDescriptor: CInt? { nil }
-}
-
-final class RecordedInterrupts: MessageInterruptFactory {
-    let made = Mutex<[RecordedInterrupt]>([])
-    func makeMessageInterrupt() throws(AcceleratorError) -> any MessageInterrupt {
-        let interrupt = RecordedInterrupt()
-        made.withLock { $0.append(interrupt) }
-        return interrupt
-    }
-    func count(_ vector: Int) -> Int { made.withLock { $0[vector].count.load(ordering: .relaxed) } }
-}
-
-/// Runs a loop on a thread of its own until it goes away.
-final class LoopThread {
-    let loop: EventLoop
-    init() throws {
-        let loop = try EventLoop()
-        self.loop = loop
-        Thread { try? loop.run() }.start()
-    }
-    deinit { loop.stop() }
-}
-
-/// Polls until `condition` holds, at most five seconds.
-func eventually(_ condition: () throws -> Bool) rethrows -> Bool {
-    let deadline = Date().addingTimeInterval(5)
-    while Date() < deadline {
-        if try condition() { return true }
-        usleep(500)
-    }
-    return try condition()
-}
 
 /// The driver's side of one function.
 struct MockDriver {

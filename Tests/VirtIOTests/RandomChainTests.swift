@@ -2,6 +2,7 @@ import DiskImage
 import Foundation
 import GuestMemory
 import HostSystem
+import MachineTesting
 import Testing
 
 @testable import VirtIO

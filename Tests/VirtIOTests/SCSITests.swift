@@ -3,6 +3,7 @@ import Foundation
 import GuestMemory
 import HostSystem
 import MachineCore
+import MachineTesting
 import Storage
 import Testing
 

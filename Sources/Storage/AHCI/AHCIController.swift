@@ -16,11 +16,11 @@ package final class AHCIController: BusDevice, SavableDevice {
 
     private final class Port: Sendable {
         let state: Mutex<AHCIPort>
-        let counters: DriveCounters
+        let counters: DeviceCounters
         let completionDescriptor: CInt?
 
         init(memory: GuestMemory, drive: AttachedDrive?) throws(HostError) {
-            let counters = DriveCounters()
+            let counters = DeviceCounters()
             self.counters = counters
             let inside = try drive.map { (drive) throws(HostError) in
                 try AHCIPort.Drive(drive, memory: memory, counters: counters)
@@ -86,7 +86,7 @@ package final class AHCIController: BusDevice, SavableDevice {
     }
 
     /// What the drive on a port did; nil where there is none.
-    package func counters(port: Int) -> DriveCounters? {
+    package func counters(port: Int) -> DeviceCounters? {
         ports.indices.contains(port) && ports[port].completionDescriptor != nil ? ports[port].counters : nil
     }
 
@@ -287,7 +287,7 @@ package final class AHCIController: BusDevice, SavableDevice {
 }
 
 extension AHCIPort.Drive {
-    init(_ drive: AttachedDrive, memory: GuestMemory, counters: DriveCounters) throws(HostError) {
+    init(_ drive: AttachedDrive, memory: GuestMemory, counters: DeviceCounters) throws(HostError) {
         backend = drive.backend
         transfers = try TransferQueue(backend: backend, depth: AHCIPort.slotCount, memory: memory, counters: counters)
         (device, unit) = drive.makeDevice(isSerial: true)

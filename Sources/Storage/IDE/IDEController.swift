@@ -19,19 +19,19 @@ package final class IDEController: SavableDevice, Sendable {
     fileprivate final class Channel: Sendable {
         let state: Mutex<IDEChannel>
         let line: any InterruptLine
-        let counters: [DriveCounters?]
+        let counters: [DeviceCounters?]
         /// By drive.
         let completionDescriptors: [CInt?]
 
         init(memory: GuestMemory, drives: [AttachedDrive?], line: any InterruptLine) throws(HostError) {
-            var inside: [IDEChannel.Drive?] = [], counters: [DriveCounters?] = []
+            var inside: [IDEChannel.Drive?] = [], counters: [DeviceCounters?] = []
             for index in 0..<2 {
                 guard drives.indices.contains(index), let drive = drives[index] else {
                     inside.append(nil)
                     counters.append(nil)
                     continue
                 }
-                let count = DriveCounters()
+                let count = DeviceCounters()
                 let transfers = try TransferQueue(backend: drive.backend, depth: 1, memory: memory, counters: count)
                 let (device, unit) = drive.makeDevice(isSerial: false)
                 inside.append(
@@ -111,7 +111,7 @@ package final class IDEController: SavableDevice, Sendable {
     /// One port: alternate status and device control.
     package func controlBlock(_ channel: Int) -> any BusDevice { ControlBlockPorts(channels[channel]) }
 
-    package func counters(channel: Int, drive: Int) -> DriveCounters? {
+    package func counters(channel: Int, drive: Int) -> DeviceCounters? {
         channels.indices.contains(channel) && (0..<2).contains(drive) ? channels[channel].counters[drive] : nil
     }
 

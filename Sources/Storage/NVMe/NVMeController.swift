@@ -57,7 +57,7 @@ package final class NVMeController: BusDevice, SavableDevice {
         let completion = Mutex<NVMeCompletionQueue?>(nil)
         let completionDescriptor: CInt
 
-        init(image: any BlockBackend, depth: Int, tags: Int, memory: GuestMemory, counters: DriveCounters)
+        init(image: any BlockBackend, depth: Int, tags: Int, memory: GuestMemory, counters: DeviceCounters)
             throws(HostError)
         {
             let transfers = try TransferQueue(backend: image, depth: depth, memory: memory, counters: counters)
@@ -77,7 +77,7 @@ package final class NVMeController: BusDevice, SavableDevice {
     static let shutdownTag = adminDepth
 
     package let endpoint: PCIEndpoint
-    package let counters = DriveCounters()
+    package let counters = DeviceCounters()
     package var stateName: String { endpoint.stateName + "/nvme" }
     let memory: GuestMemory
     let image: any BlockBackend

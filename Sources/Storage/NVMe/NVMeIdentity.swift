@@ -1,5 +1,6 @@
 // The data structures in which a controller and its namespace say what they are (NVM Express 1.4 §5.15, §5.14.1), and the log pages
 // a host reads. Offsets are the specification's.
+import MachineCore
 
 struct NVMeIdentity: Sendable {
     let identity: DriveIdentity
@@ -89,7 +90,7 @@ struct NVMeIdentity: Sendable {
     }
 
     /// Log pages 01h (errors: none), 02h (SMART / health) and 03h (firmware slots); nil for others.
-    func log(_ identifier: UInt8, counters: DriveCounters.Values) -> [UInt8]? {
+    func log(_ identifier: UInt8, counters: DeviceCounters.Values) -> [UInt8]? {
         switch identifier {
         case 0x01: return Page(64).bytes
         case 0x02:

@@ -7,7 +7,7 @@ import Synchronization
 /// Any thread: the unit is behind a lock that is held for the length of one decision, never over I/O.
 package final class SCSITarget: Sendable {
     package let backend: any BlockBackend
-    package let counters = DriveCounters()
+    package let counters = DeviceCounters()
     private let unit: Mutex<any LogicalUnit>
 
     package init(disk backend: any BlockBackend, identity: DriveIdentity) {

@@ -1,5 +1,6 @@
 // What a command, of whatever command set, comes to for the image behind the drive. Offsets and lengths were checked against
 // the capacity by the command set that made it.
+import MachineCore
 
 /// A run of bytes of an image.
 package struct ByteRange: Sendable, Equatable {
@@ -48,5 +49,17 @@ package struct DriveIdentity: Sendable, Equatable {
     package static func padded(_ text: String, _ count: Int) -> [UInt8] {
         let bytes = text.utf8.prefix(count).map { $0 >= 0x20 && $0 < 0x7F ? $0 : 0x20 }
         return bytes + [UInt8](repeating: 0x20, count: count - bytes.count)
+    }
+}
+
+extension DeviceCounters {
+    /// Work that ended well.
+    func count(_ work: DiskWork) {
+        switch work {
+        case .read(_, let byteCount): countRead(bytes: byteCount)
+        case .write(_, let byteCount, _): countWrite(bytes: byteCount)
+        case .flush: countFlush()
+        case .discard, .writeZeroes: countWrite(bytes: 0)
+        }
     }
 }

@@ -7,6 +7,7 @@ package import DiskImage
 import Glibc
 package import GuestMemory
 package import HostSystem
+package import MachineCore
 
 package struct TransferQueue: Sendable {
     private struct Slot: Sendable {
@@ -28,10 +29,10 @@ package struct TransferQueue: Sendable {
     private var slots: [Slot]
     package private(set) var busyCount = 0
     private var ended: [(tag: Int, errno: CInt)] = []
-    private let counters: DriveCounters
+    private let counters: DeviceCounters
 
     /// - Parameter depth: slots, and requests in flight at most.
-    package init(backend: any BlockBackend, depth: Int, memory: GuestMemory, counters: DriveCounters) throws(HostError)
+    package init(backend: any BlockBackend, depth: Int, memory: GuestMemory, counters: DeviceCounters) throws(HostError)
     {
         queue = try backend.makeQueue(depth: depth, vectorLimit: Self.vectorLimit)
         self.backend = backend

@@ -5,6 +5,7 @@
 import DiskImage
 import GuestMemory
 import HostSystem
+import MachineCore
 import Synchronization
 
 final class BlockQueueService: Sendable {

@@ -5,6 +5,7 @@
 import Glibc
 import GuestMemory
 import HostSystem
+import MachineCore
 import NetworkBackend
 import Synchronization
 

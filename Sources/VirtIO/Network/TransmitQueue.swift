@@ -1,5 +1,6 @@
 // From the guest to the tap: each chain is one frame with its header, written as it lies (virtio 1.2 §5.1.6.2).
 import Glibc
+import MachineCore
 import NetworkBackend
 
 @safe final class TransmitQueue: @unchecked Sendable {

@@ -61,7 +61,7 @@ package final class VirtIOSCSI: VirtIODevice {
     }
 
     /// What a target did.
-    package func counters(target number: UInt8) -> DriveCounters? {
+    package func counters(target number: UInt8) -> DeviceCounters? {
         links.first { $0.number == number }?.target.counters
     }
 

@@ -29,18 +29,18 @@ package final class DeviceCounters: Sendable {
 
     package init() {}
 
-    func countRead(bytes: Int) {
+    package func countRead(bytes: Int) {
         readRequests.wrappingAdd(1, ordering: .relaxed)
         readBytes.wrappingAdd(UInt64(clamping: bytes), ordering: .relaxed)
     }
-    func countWrite(bytes: Int) {
+    package func countWrite(bytes: Int) {
         writeRequests.wrappingAdd(1, ordering: .relaxed)
         writeBytes.wrappingAdd(UInt64(clamping: bytes), ordering: .relaxed)
     }
-    func countFlush() { flushRequests.wrappingAdd(1, ordering: .relaxed) }
-    func countError() { errorCount.wrappingAdd(1, ordering: .relaxed) }
-    func countReadDrop() { readDrops.wrappingAdd(1, ordering: .relaxed) }
-    func countWriteDrop() { writeDrops.wrappingAdd(1, ordering: .relaxed) }
+    package func countFlush() { flushRequests.wrappingAdd(1, ordering: .relaxed) }
+    package func countError() { errorCount.wrappingAdd(1, ordering: .relaxed) }
+    package func countReadDrop() { readDrops.wrappingAdd(1, ordering: .relaxed) }
+    package func countWriteDrop() { writeDrops.wrappingAdd(1, ordering: .relaxed) }
 
     package var values: Values {
         Values(
