@@ -1,8 +1,8 @@
-// Why a kernel could not be loaded: the file's fault, or the description's.
+// Why a machine could not be given what it starts from: the file's fault, or the description's.
 
-/// A kernel or initial RAM disk that cannot be started.
+/// A kernel, RAM disk, firmware or disk image that cannot be used.
 package struct LoaderError: Error, Sendable, CustomStringConvertible {
-    /// "kernel", "initrd", "command line".
+    /// "kernel", "initrd", "command line", "the firmware".
     package let subject: String
     package let reason: String
 

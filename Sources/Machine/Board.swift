@@ -27,7 +27,7 @@ package final class Board: Sendable {
     let firmware: FirmwareImage?
     private let firmwarePorts: FirmwarePorts?
     /// What disks did, in the order of the configuration.
-    let diskCounters: [@Sendable () -> DiskCounts]
+    let diskCounters: [DeviceCounters]
     let pausable: [any Pausable]
     /// By disk; what they keep in memory goes to their files at the end.
     private let images: [any BlockingImage]
@@ -68,17 +68,13 @@ package final class Board: Sendable {
         self.chipset = chipset
         configurationPorts = PCIConfigurationPorts(bus)
 
+        let wiring = SlotWiring(machine: machine, memory: memory, bus: bus, chipset: chipset)
         var slots = SlotPlan(first: chipset.firstSlot)
         var functions: [VirtIOPCIFunction] = []
         func add(_ device: any VirtIODevice, _ name: String, _ boot: (path: SlotPlan.Path, index: Int?)? = nil) throws {
-            let slot = slots.take(boot)
-            let line = chipset.line(device: slot).map { (interrupt: $0, number: UInt8(0)) }
-            let function = try VirtIOPCIFunction(device, name: name, memory: memory, interrupts: machine, doorbells: machine, line: line)
-            try bus.attach(function, at: PCIAddress(device: slot))
-            functions.append(function)
+            functions.append(try wiring.attach(device, name, slot: slots.take(boot)))
         }
-        var disks = BoardDisks(
-            machine: machine, memory: memory, loop: loop, bus: bus, chipset: chipset, processorCount: configuration.cpu.count)
+        var disks = BoardDisks(wiring, loop: loop, processorCount: configuration.cpu.count)
         try disks.attach(configuration.disks, in: &slots)
         var networks: [VirtIONet] = []
         for (index, network) in configuration.networks.enumerated() {

@@ -1,6 +1,7 @@
 // The disks of a board: each image opened in the format it is said to have, on the controller that its bus names, with the path by
 // which firmware finds it. Controllers exist only where a disk asks for one.
 import DiskImage
+import Firmware
 import GuestMemory
 import HostSystem
 import MachineConfiguration
@@ -21,14 +22,18 @@ extension IDEController: Pausable {}
 extension NVMeController: Pausable {}
 extension VirtIOPCIFunction: Pausable {}
 
-/// What a disk did: the same whatever it is attached to.
-typealias DiskCounts = DriveCounters.Values
+/// Puts devices into slots of bus 0, with the slot's interrupt.
+struct SlotWiring: Sendable {
+    let machine: any VirtualMachine
+    let memory: GuestMemory
+    let bus: PCIBus
+    let chipset: BoardChipset
 
-extension DeviceCounters.Values {
-    var diskCounts: DiskCounts {
-        DiskCounts(
-            readRequests: readRequests, writeRequests: writeRequests, flushRequests: flushRequests, readBytes: readBytes, writeBytes: writeBytes,
-            errors: errors)
+    func attach(_ device: any VirtIODevice, _ name: String, slot: UInt8) throws -> VirtIOPCIFunction {
+        let line = chipset.line(device: slot).map { (interrupt: $0, number: UInt8(0)) }
+        let function = try VirtIOPCIFunction(device, name: name, memory: memory, interrupts: machine, doorbells: machine, line: line)
+        try bus.attach(function, at: PCIAddress(device: slot))
+        return function
     }
 }
 
@@ -37,30 +42,26 @@ struct BoardDisks {
     private static let sataAddress = PCIAddress(device: 0x1F, function: 2), ideAddress = PCIAddress(device: 1, function: 1)
     private static let nvmeQueueLimit = 16, virtioQueueLimit = 4
 
-    let machine: any VirtualMachine
-    let memory: GuestMemory
-    let loop: EventLoop
-    let bus: PCIBus
-    let chipset: BoardChipset
-    let processorCount: Int
+    private let wiring: SlotWiring
+    private let loop: EventLoop
+    private let processorCount: Int
     /// By place in the configuration.
-    private(set) var counters: [@Sendable () -> DiskCounts] = []
+    private(set) var counters: [DeviceCounters] = []
     private(set) var images: [any BlockingImage] = []
     private(set) var pausable: [any Pausable] = []
     private(set) var savable: [any SavableDevice & Sendable] = []
     /// Ports of IDE's two channels.
     private(set) var ports: [(device: any BusDevice, first: UInt16, count: UInt16)] = []
 
-    init(
-        machine: any VirtualMachine, memory: GuestMemory, loop: EventLoop, bus: PCIBus, chipset: BoardChipset, processorCount: Int
-    ) {
-        (self.machine, self.memory, self.loop, self.bus, self.chipset) = (machine, memory, loop, bus, chipset)
+    init(_ wiring: SlotWiring, loop: EventLoop, processorCount: Int) {
+        self.wiring = wiring
+        self.loop = loop
         self.processorCount = processorCount
     }
 
     /// Takes over the descriptors.
     mutating func attach(_ disks: [DiskConfiguration], in slots: inout SlotPlan) throws {
-        counters = Array(repeating: { DiskCounts() }, count: disks.count)
+        counters = disks.map { _ in DeviceCounters() }
         var sata: [(index: Int, drive: AttachedDrive)] = [], ide: [(index: Int, drive: AttachedDrive)] = [], scsi: [(index: Int, target: SCSITarget)] = []
         for (index, disk) in disks.enumerated() {
             let image = try Self.open(disk)
@@ -91,7 +92,7 @@ struct BoardDisks {
     }
 
     private static func format(_ name: String, of disk: DiskConfiguration) throws -> ImageFormat {
-        guard let format = ImageFormat(rawValue: name) else { throw FirmwareError(subject: "disk \(disk.id)", reason: "\(name) is no format of an image") }
+        guard let format = ImageFormat(rawValue: name) else { throw LoaderError("disk \(disk.id)", "\(name) is no format of an image") }
         return format
     }
 
@@ -99,13 +100,11 @@ struct BoardDisks {
         let device = try VirtIOBlock(
             backend: image, serial: disk.serial ?? disk.id, queueCount: min(processorCount, Self.virtioQueueLimit), loops: [loop])
         try attach(device, "virtio-blk-\(index)", slots.take((.virtioDisk, disk.bootIndex)))
-        counters[index] = { device.counters.values.diskCounts }
+        counters[index] = device.counters
     }
 
     private mutating func attach(_ device: any VirtIODevice, _ name: String, _ slot: UInt8) throws {
-        let line = chipset.line(device: slot).map { (interrupt: $0, number: UInt8(0)) }
-        let function = try VirtIOPCIFunction(device, name: name, memory: memory, interrupts: machine, doorbells: machine, line: line)
-        try bus.attach(function, at: PCIAddress(device: slot))
+        let function = try wiring.attach(device, name, slot: slot)
         pausable.append(function)
         savable.append(function)
     }
@@ -116,10 +115,10 @@ struct BoardDisks {
         let slot = slots.take((.below("/pci@i0cf8/pci1b36,10@*/namespace@1,0"), disk.bootIndex))
         let queueCount = min(processorCount, Self.nvmeQueueLimit)
         let endpoint = try NVMeController.makeEndpoint(
-            name: "nvme-\(index)", queueCount: queueCount, line: chipset.line(device: slot), message: machine)
-        let controller = try NVMeController(endpoint, memory: memory, image: image, identity: identity, queueCount: queueCount, loop: loop)
-        try bus.attach(endpoint, at: PCIAddress(device: slot))
-        counters[index] = { controller.counters.values }
+            name: "nvme-\(index)", queueCount: queueCount, line: wiring.chipset.line(device: slot), message: wiring.machine)
+        let controller = try NVMeController(endpoint, memory: wiring.memory, image: image, identity: identity, queueCount: queueCount, loop: loop)
+        try wiring.bus.attach(endpoint, at: PCIAddress(device: slot))
+        counters[index] = controller.counters
         pausable.append(controller)
         savable += [endpoint, controller]
     }
@@ -127,15 +126,15 @@ struct BoardDisks {
     private mutating func attachSATA(_ drives: [(index: Int, drive: AttachedDrive)], _ disks: [DiskConfiguration], in slots: inout SlotPlan) throws {
         let address: PCIAddress
         // Q35 has its controller built in.
-        if case .q35 = chipset { address = Self.sataAddress } else { address = PCIAddress(device: slots.take()) }
-        let endpoint = try AHCIController.makeEndpoint(name: "ahci", line: chipset.line(device: address.device), message: machine)
+        if case .q35 = wiring.chipset { address = Self.sataAddress } else { address = PCIAddress(device: slots.take()) }
+        let endpoint = try AHCIController.makeEndpoint(name: "ahci", line: wiring.chipset.line(device: address.device), message: wiring.machine)
         let controller = try AHCIController(
-            endpoint, memory: memory, drives: Dictionary(uniqueKeysWithValues: drives.enumerated().map { ($0.offset, $0.element.drive) }), loop: loop)
-        try bus.attach(endpoint, at: address)
+            endpoint, memory: wiring.memory, drives: Dictionary(uniqueKeysWithValues: drives.enumerated().map { ($0.offset, $0.element.drive) }), loop: loop)
+        try wiring.bus.attach(endpoint, at: address)
         let device = String(address.device, radix: 16), place = address.function == 0 ? device : "\(device),\(address.function)"
         for (port, (index, _)) in drives.enumerated() {
             slots.note("/pci@i0cf8/pci8086,2922@\(place)/drive@\(port)/disk@0", disks[index].bootIndex)
-            if let counts = controller.counters(port: port) { counters[index] = { counts.values } }
+            if let counts = controller.counters(port: port) { counters[index] = counts }
         }
         pausable.append(controller)
         savable += [endpoint, controller]
@@ -146,11 +145,11 @@ struct BoardDisks {
         var plan: [[AttachedDrive?]] = [[nil, nil], [nil, nil]]
         for (place, (_, drive)) in drives.enumerated() where place < 4 { plan[place / 2][place % 2] = drive }
         let controller = try IDEController(
-            endpoint, memory: memory, drives: plan, lines: (GSILine(machine, gsi: 14), GSILine(machine, gsi: 15)), loop: loop)
-        try bus.attach(endpoint, at: Self.ideAddress)
+            endpoint, memory: wiring.memory, drives: plan, lines: (GSILine(wiring.machine, gsi: 14), GSILine(wiring.machine, gsi: 15)), loop: loop)
+        try wiring.bus.attach(endpoint, at: Self.ideAddress)
         for (place, (index, _)) in drives.enumerated() where place < 4 {
             slots.note("/pci@i0cf8/ide@1,1/drive@\(place / 2)/disk@\(place % 2)", disks[index].bootIndex)
-            if let counts = controller.counters(channel: place / 2, drive: place % 2) { counters[index] = { counts.values } }
+            if let counts = controller.counters(channel: place / 2, drive: place % 2) { counters[index] = counts }
         }
         ports = [
             (controller.commandBlock(0), 0x1F0, 8), (controller.controlBlock(0), 0x3F6, 1), (controller.commandBlock(1), 0x170, 8),
@@ -163,12 +162,12 @@ struct BoardDisks {
     private mutating func attachSCSI(_ targets: [(index: Int, target: SCSITarget)], _ disks: [DiskConfiguration], in slots: inout SlotPlan) throws {
         let host = try VirtIOSCSI(
             targets: Dictionary(uniqueKeysWithValues: targets.enumerated().map { (UInt8(truncatingIfNeeded: $0.offset), $0.element.target) }),
-            memory: memory, queueCount: min(processorCount, Self.virtioQueueLimit), loops: [loop])
+            memory: wiring.memory, queueCount: min(processorCount, Self.virtioQueueLimit), loops: [loop])
         let slot = slots.take(), device = String(slot, radix: 16)
         try attach(host, "virtio-scsi", slot)
         for (number, (index, target)) in targets.enumerated() {
             slots.note("/pci@i0cf8/scsi@\(device)/channel@0/disk@\(number),0", disks[index].bootIndex)
-            counters[index] = { target.counters.values }
+            counters[index] = target.counters
         }
     }
 }

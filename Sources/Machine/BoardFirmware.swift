@@ -7,14 +7,6 @@ import HostSystem
 import MachineConfiguration
 import MachineCore
 
-/// Firmware that cannot be used.
-package struct FirmwareError: Error, Sendable, CustomStringConvertible {
-    package let subject: String
-    package let reason: String
-
-    package var description: String { "load \(subject): \(reason) (caller)" }
-}
-
 /// A firmware image as the guest sees it.
 final class FirmwareImage: Sendable {
     private enum Window { static let code = 0 }
@@ -29,7 +21,7 @@ final class FirmwareImage: Sendable {
     init(_ configuration: FirmwareConfiguration, machine: any VirtualMachine, addresses: MemoryBus) throws {
         let file = try ImageFile(descriptor: CInt(configuration.code), named: "firmware")
         guard file.byteCount >= 4096, file.byteCount % 4096 == 0, file.byteCount <= Self.codeLimit else {
-            throw FirmwareError(subject: "the firmware", reason: "\(file.byteCount) bytes; an image has whole pages, up to 16 MiB")
+            throw LoaderError("the firmware", "\(file.byteCount) bytes; an image has whole pages, up to 16 MiB")
         }
         code = try HostPages(byteCount: Int(file.byteCount))
         code.write(try file.bytes(at: 0, count: Int(file.byteCount)), at: 0)
@@ -77,17 +69,13 @@ extension Board {
         items.addFile("etc/smbios/smbios-tables", .bytes(structures))
         items.addFile("etc/smbios/smbios-anchor", .bytes(SMBIOSTables.entryPoint(structuresAt: 0, byteCount: structures.count)))
         let highMemoryEnd = memory.byteCount > lowMemoryEnd ? memory.byteCount - lowMemoryEnd + MemoryMap.fourGiB : MemoryMap.fourGiB
-        for name in [ACPITables.File.tables, ACPITables.File.rsdp, ACPITables.File.loader] {
-            items.addFile(
-                name,
-                .made {
-                    var description = ACPIDescription(
-                        apicIDs: (0..<topology.count).map(topology.apicID), hasSerialPort: true, highMemoryEnd: highMemoryEnd, hasKeyboardController: true)
-                    description.hasFirmwareConfiguration = true
-                    description.hasMouse = true
-                    chipset.describe(&description, lowMemoryEnd: min(memory.byteCount, lowMemoryEnd))
-                    return ACPITables.files(description)[name] ?? []
-                })
+        items.addFiles([ACPITables.File.tables, ACPITables.File.rsdp, ACPITables.File.loader]) {
+            var description = ACPIDescription(
+                apicIDs: (0..<topology.count).map(topology.apicID), hasSerialPort: true, highMemoryEnd: highMemoryEnd, hasKeyboardController: true)
+            description.hasFirmwareConfiguration = true
+            description.hasMouse = true
+            chipset.describe(&description, lowMemoryEnd: min(memory.byteCount, lowMemoryEnd))
+            return ACPITables.files(description)
         }
         if let kernel = configuration.kernel { try addKernel(CInt(kernel), configuration, to: &items) }
         return items
@@ -110,10 +98,10 @@ extension Board {
         let kernel = try ImageFile(descriptor: descriptor, named: "kernel")
         let header = try kernel.bytes(at: 0, count: 0x206)
         guard header.count == 0x206, Array(header[0x202..<0x206]) == Array("HdrS".utf8) else {
-            throw FirmwareError(subject: "the kernel", reason: "no bzImage; firmware starts no other kind")
+            throw LoaderError("the kernel", "no bzImage; firmware starts no other kind")
         }
         let setup = UInt64(header[0x1F1] == 0 ? 4 : header[0x1F1]) * 512 + 512
-        guard setup < kernel.byteCount else { throw FirmwareError(subject: "the kernel", reason: "ends within its setup code") }
+        guard setup < kernel.byteCount else { throw LoaderError("the kernel", "ends within its setup code") }
         items.add(Key.setupSize, UInt32(truncatingIfNeeded: setup))
         items.add(Key.setupData, .file(kernel, offset: 0, byteCount: setup))
         items.add(Key.kernelSize, UInt32(truncatingIfNeeded: kernel.byteCount - setup))

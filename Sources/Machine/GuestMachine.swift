@@ -66,7 +66,7 @@ package final class GuestMachine: DrivenMachine, Sendable {
             apicIDs: (0..<topology.count).map(topology.apicID), hasSerialPort: true, highMemoryEnd: high, hasKeyboardController: true)
         let rsdp = try ACPITables.place(tables, in: board.memory)
         try SMBIOSTables.place(SystemInformation(configuration), processors: topology.count, in: board.memory)
-        guard let descriptor = configuration.kernel else { throw FirmwareError(subject: "the kernel", reason: "there is none") }
+        guard let descriptor = configuration.kernel else { throw LoaderError("the kernel", "there is none") }
         let kernel = try ImageFile(descriptor: CInt(descriptor), named: "kernel")
         var initrd: ImageFile?
         if let descriptor = configuration.initrd { initrd = try ImageFile(descriptor: CInt(descriptor), named: "initrd") }

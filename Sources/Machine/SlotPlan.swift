@@ -5,8 +5,7 @@ struct SlotPlan {
     /// Open Firmware's names for what can be booted from, as SeaBIOS and OVMF compare them.
     enum Path {
         case virtioDisk, network
-        /// A path that does not depend on the slot, or follows it.
-        case fixed(String)
+        /// Any other: the slot goes where the star is.
         case below(String)
 
         func text(slot: UInt8) -> String {
@@ -14,7 +13,6 @@ struct SlotPlan {
             return switch self {
             case .virtioDisk: "/pci@i0cf8/scsi@\(slot)/disk@0,0"
             case .network: "/pci@i0cf8/ethernet@\(slot)/ethernet-phy@0"
-            case .fixed(let path): path
             case .below(let path): path.split(separator: "*", maxSplits: 1).joined(separator: slot)
             }
         }

@@ -110,7 +110,7 @@ private struct Linker {
     @Test func whatIsMadeStaysUntilTheReset() {
         nonisolated(unsafe) var calls: UInt8 = 0
         var list = FirmwareItems()
-        list.addFile("made", .made { calls += 1; return [calls] })
+        list.addFiles(["made"]) { calls += 1; return ["made": [calls]] }
         var interface = FWCfg(list)
         interface.select(FirmwareItems.Key.directory)
         interface.select(0x20)

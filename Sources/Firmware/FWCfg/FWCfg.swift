@@ -7,8 +7,6 @@
 package struct FirmwareItems: Sendable {
     package enum Content: Sendable {
         case bytes([UInt8])
-        /// Made when the guest first selects any of them after a reset: by then firmware has placed what they tell of.
-        case made(@Sendable () -> [UInt8])
         /// Bytes of a kernel or RAM disk.
         case file(ImageFile, offset: UInt64, byteCount: UInt64)
     }
@@ -26,6 +24,13 @@ package struct FirmwareItems: Sendable {
 
     private(set) var numbered: [UInt16: Content] = [:]
     private(set) var files: [String: Content] = [:]
+    private(set) var makers: [Maker] = []
+
+    /// Files that are made together.
+    struct Maker: Sendable {
+        let names: [String]
+        let body: @Sendable () -> [String: [UInt8]]
+    }
 
     package init() {
         add(Key.signature, .bytes(Array("QEMU".utf8)))
@@ -43,18 +48,20 @@ package struct FirmwareItems: Sendable {
         precondition(name.utf8.count <= Self.nameLimit, "the directory has 55 bytes for a name")
         files[name] = content
     }
+
+    /// Files that tell of each other, made when the guest first selects one of them after a reset: by then firmware has placed what
+    /// they tell of. Their lengths may not depend on it.
+    package mutating func addFiles(_ names: [String], _ body: @escaping @Sendable () -> [String: [UInt8]]) {
+        for name in names { addFile(name, .bytes([])) }
+        makers.append(Maker(names: names, body: body))
+    }
 }
 
 /// The interface's registers.
 package struct FWCfg: Sendable {
-    private struct Item: Sendable {
-        let content: FirmwareItems.Content
-        /// What `made` made, since the last reset.
-        var made: [UInt8]?
-    }
-    private var items: [UInt16: Item] = [:]
-    /// Keys whose bytes are made.
-    private var makers: [UInt16] = []
+    private var items: [UInt16: FirmwareItems.Content]
+    private let makers: [FirmwareItems.Maker]
+    private var madeKeys: Set<UInt16> = []
     /// What was made is what firmware took: it does not change before the next reset.
     private var isFinal = false
     /// The directory's entries, in the order of their names.
@@ -64,51 +71,50 @@ package struct FWCfg: Sendable {
     package var dmaAddress: UInt64 = 0
 
     package init(_ items: FirmwareItems) {
-        for (key, content) in items.numbered { self.items[key] = Item(content: content) }
+        self.items = items.numbered
+        makers = items.makers
         var key = FirmwareItems.Key.firstFile
         for (name, content) in items.files.sorted(by: { $0.key < $1.key }) {
-            self.items[key] = Item(content: content)
+            self.items[key] = content
             entries.append((key, name))
             key += 1
         }
-        makers = self.items.compactMap { if case .made = $0.value.content { $0.key } else { nil } }
+        madeKeys = Set(makers.flatMap(\.names).compactMap(self.key(of:)))
     }
 
     package mutating func reset() {
         selector = 0
         position = 0
         dmaAddress = 0
-        for key in makers { items[key]?.made = nil }
         isFinal = false
     }
 
     package mutating func select(_ key: UInt16) {
         selector = key
         position = 0
-        if makers.contains(key) {
+        if madeKeys.contains(key) {
             make()
             isFinal = true
         } else if key == FirmwareItems.Key.directory {
             // Lengths alone count here, and they are the same whatever firmware still changes.
             make()
+            items[key] = .bytes(directory)
         }
     }
 
-    /// All of them together: they tell of each other.
     private mutating func make() {
         guard !isFinal else { return }
-        for key in makers {
-            guard case .made(let body) = items[key]?.content else { continue }
-            items[key]?.made = body()
+        for maker in makers {
+            let made = maker.body()
+            for name in maker.names { if let key = key(of: name) { items[key] = .bytes(made[name] ?? []) } }
         }
     }
 
     private func byteCount(of key: UInt16) -> UInt64 {
-        guard let item = items[key] else { return 0 }
-        return switch item.content {
+        switch items[key] {
         case .bytes(let bytes): UInt64(bytes.count)
-        case .made: UInt64(item.made?.count ?? 0)
         case .file(_, _, let byteCount): byteCount
+        case nil: 0
         }
     }
 
@@ -129,11 +135,9 @@ package struct FWCfg: Sendable {
         let start = UInt64(position), end = start + UInt64(max(limit, 0))
         skip(UInt32(clamping: max(limit, 0)))
         let padded: ([UInt8]) -> [UInt8] = { $0 + [UInt8](repeating: 0, count: max(limit - $0.count, 0)) }
-        if selector == FirmwareItems.Key.directory { return padded(Self.slice(directory, start, end)) }
-        guard let item = items[selector] else { return padded([]) }
-        switch item.content {
+        switch items[selector] {
+        case nil: return padded([])
         case .bytes(let bytes): return padded(Self.slice(bytes, start, end))
-        case .made: return padded(Self.slice(item.made ?? [], start, end))
         case .file(let file, let offset, let byteCount):
             guard start < byteCount else { return padded([]) }
             // A file that cannot be read any more reads as zeroes: firmware has no way to be told.

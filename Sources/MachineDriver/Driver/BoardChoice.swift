@@ -8,9 +8,6 @@ struct BoardChoice: Sendable, Equatable {
     /// The root disk's, by the monitor's name.
     var diskBus: String
 
-    /// What Nova calls the buses.
-    private static let buses: [String: DiskBus] = ["virtio": .virtio, "scsi": .scsi, "sata": .sata, "ide": .ide, "nvme": .nvme]
-
     /// An image with a kernel of its own boots it without firmware; every other one gets a PC.
     init(_ properties: ImageFields, hasKernel: Bool) throws(DriverError) {
         guard !hasKernel else {
@@ -29,7 +26,7 @@ struct BoardChoice: Sendable, Equatable {
             throw Self.refusal("Secure boot is required by the image and not supported by this compute host.")
         }
         let name = properties.text("hw_disk_bus") ?? "virtio"
-        guard let bus = Self.buses[name] else {
+        guard let bus = DiskBus(rawValue: name) else {  // Nova's names are the monitor's
             throw Self.refusal("Requested hardware '\(name.prefix(64))' is not supported by this compute host; disk buses are virtio, scsi, sata, ide and nvme.")
         }
         guard bus != .ide || type == .pc else {
