@@ -30,6 +30,12 @@ let strictTests: [SwiftSetting] = [
 func module(_ name: String, _ dependencies: [Target.Dependency] = [], exclude: [String] = []) -> Target {
     .target(name: name, dependencies: dependencies, exclude: exclude, swiftSettings: strict)
 }
+/// Decompresses and scans whole disks: without optimisation a hundred times slower, which a debug build of the service would feel.
+func optimizedModule(_ name: String, _ dependencies: [Target.Dependency] = []) -> Target {
+    .target(
+        name: name, dependencies: dependencies,
+        swiftSettings: strict + [.unsafeFlags(["-O"], .when(configuration: .debug))])
+}
 func program(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
     .executableTarget(name: name, dependencies: dependencies, swiftSettings: strict)
 }
@@ -42,7 +48,7 @@ func tests(_ name: String, _ dependencies: [Target.Dependency], resources: [Reso
 let sharedTargets: [Target] = [
     .target(name: "CLinux"),
     module("HostSystem", ["CLinux"]),
-    module("DiskImage", ["CLinux", "HostSystem"]),
+    optimizedModule("DiskImage", ["CLinux", "HostSystem"]),
     module("JSON"),
     module("MachineConfiguration", ["JSON"]),
     module("MonitorProtocol", ["JSON", "MachineConfiguration"]),

@@ -45,6 +45,8 @@ package protocol InstanceNetwork: Sendable {
     func heal(_ instance: Instance, context: RequestContext) async throws -> NetworkInfo
     /// What the info cache holds.
     func cached(_ instance: Instance) -> NetworkInfo
+    /// Binds ports that are bound elsewhere, or nowhere, to this host.
+    func bind(_ instance: Instance, context: RequestContext) async throws
     /// Removes one VIF from the info cache, after network-vif-deleted.
     func forget(portID: String, of instance: Instance, context: RequestContext) async throws -> VIF?
 }
@@ -94,4 +96,14 @@ package protocol InstanceStartup: Sendable {
     /// Ends the machine of an instance whose record is deleted, with its interfaces and disks
     /// (`_cleanup_running_deleted_instances`).
     func reap(_ instance: Instance, context: RequestContext) async
+    /// Queues what a periodic task found due.
+    func request(_ work: DueWork, for instance: Instance, context: RequestContext) async
+}
+
+/// What periodic tasks ask for where nobody else does.
+package enum DueWork: Sendable, Equatable {
+    /// A soft-deleted server that was kept long enough.
+    case delete
+    /// A shelved server that was on its host long enough.
+    case offload
 }

@@ -93,6 +93,22 @@ package struct SpawnRequest: Sendable {
     }
 }
 
+/// A copy of a root disk at one moment, for as long as `withSnapshot`'s body runs.
+package struct DiskSnapshot: Sendable {
+    /// Glance's disk_format.
+    package enum Format: String, Sendable { case raw, qcow2 }
+    /// Open for reading; the driver closes it.
+    package let descriptor: CInt
+    package let byteCount: Int64
+    package let format: Format
+
+    package init(descriptor: CInt, byteCount: Int64, format: Format) {
+        self.descriptor = descriptor
+        self.byteCount = byteCount
+        self.format = format
+    }
+}
+
 /// What the host has, for the ComputeNode record and Placement.
 package struct HostResources: Sendable {
     package var vcpus: Int
@@ -183,6 +199,15 @@ package protocol ComputeDriver: Sendable {
     func powerOn(instance: Instance, interfaces: [InterfaceRequest]) async throws
     /// Soft: ACPI, true when the guest came back within `timeout`. Hard is `powerOff` and `powerOn` by Compute.
     func softReboot(instance: Instance, timeout: Duration) async throws -> Bool
+    /// Copies the root disk and hands the copy over. The machine goes on running, or stands still while it is copied; the copy is
+    /// gone afterwards.
+    func withSnapshot(of instance: Instance, format: DiskSnapshot.Format, _ body: (DiskSnapshot) async throws -> Void) async throws
+    /// Starts the machine, which is off, from the request's image, with its own root disk as a further one.
+    func rescue(_ request: SpawnRequest) async throws
+    /// Ends a rescued machine and starts it again as it was.
+    func unrescue(instance: Instance, interfaces: [InterfaceRequest]) async throws
+    /// A non-maskable interrupt on every vCPU: a guest that is set up for it writes a crash dump.
+    func injectNMI(instanceUUID: String) async throws
     func pause(instanceUUID: String) async throws
     func unpause(instanceUUID: String) async throws
     /// The last `byteCount` bytes of the serial console.

@@ -9,7 +9,7 @@ import Synchronization
 package final class NullDriver: ComputeDriver {
     /// An operation of this driver, for `fail` and `calls`.
     package enum Operation: String, Sendable {
-        case spawn, destroy, powerOff, powerOn, softReboot, pause, unpause, consoleOutput, statistics
+        case spawn, destroy, powerOff, powerOn, softReboot, snapshot, rescue, unrescue, injectNMI, pause, unpause, consoleOutput, statistics
     }
     private struct Machine {
         var powerState: PowerState
@@ -17,6 +17,7 @@ package final class NullDriver: ComputeDriver {
         var vcpus: Int
         var interfaces: [InterfaceRequest]
         var console: [UInt8]
+        var isRescued = false
     }
     private struct State {
         var machines: [String: Machine] = [:]
@@ -120,6 +121,45 @@ package final class NullDriver: ComputeDriver {
         return answers
     }
 
+    package func withSnapshot(
+        of instance: Instance, format: DiskSnapshot.Format, _ body: (DiskSnapshot) async throws -> Void
+    ) async throws {
+        try begin(.snapshot, instance.uuid)
+        _ = try withMachine(instance.uuid) { $0.powerState }
+        // SAFETY: a literal path; the descriptor is closed below.
+        let descriptor = unsafe open("/dev/null", O_RDONLY | O_CLOEXEC)
+        defer { close(descriptor) }
+        try await body(DiskSnapshot(descriptor: descriptor, byteCount: 0, format: format))
+    }
+
+    package func rescue(_ request: SpawnRequest) async throws {
+        let uuid = request.instance.uuid
+        try begin(.rescue, uuid)
+        for image in Self.images(of: request) { try await Self.discard(image, by: request.fetchImage) }
+        try withMachine(uuid) { machine in
+            machine.isRescued = true
+            machine.interfaces = request.interfaces
+            machine.powerState = .running
+        }
+    }
+
+    package func unrescue(instance: Instance, interfaces: [InterfaceRequest]) async throws {
+        try begin(.unrescue, instance.uuid)
+        try withMachine(instance.uuid) { machine in
+            machine.isRescued = false
+            machine.interfaces = interfaces
+            machine.powerState = .running
+        }
+    }
+
+    package func injectNMI(instanceUUID: String) async throws {
+        try begin(.injectNMI, instanceUUID)
+        try withMachine(instanceUUID) { machine in
+            guard machine.powerState == .running else { throw Self.notRunning(instanceUUID) }
+            machine.console += Array("null: NMI\n".utf8)
+        }
+    }
+
     package func pause(instanceUUID: String) async throws {
         try begin(.pause, instanceUUID)
         try withMachine(instanceUUID) { machine in
@@ -208,6 +248,8 @@ extension NullDriver {
     package func interfaces(of instanceUUID: String) -> [InterfaceRequest]? {
         state.withLock { $0.machines[instanceUUID]?.interfaces }
     }
+
+    package func isRescued(_ instanceUUID: String) -> Bool { state.withLock { $0.machines[instanceUUID]?.isRescued ?? false } }
 
     /// The guest does not answer the power button: a soft reboot fails.
     package func ignorePowerButton(of instanceUUID: String) {

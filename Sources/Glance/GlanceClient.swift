@@ -5,7 +5,7 @@ import NIOHTTP1
 package import OpenStackHTTP
 
 package struct GlanceClient: GlanceAPI {
-    private let session: ServiceSession
+    let session: ServiceSession
 
     package init(session: ServiceSession) { self.session = session }
 

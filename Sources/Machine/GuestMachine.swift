@@ -22,6 +22,7 @@ package final class GuestMachine: DrivenMachine, Sendable {
     private let initialMachineState: [UInt8]
     /// Devices that still had requests in flight when the machine was stopped.
     private let busyDevices = Mutex<[String]>([])
+    let nmiButton = Mutex(NMIButton())
 
     /// - Parameter loader: nil boots the configuration's kernel.
     package init(

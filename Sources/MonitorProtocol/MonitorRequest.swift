@@ -14,6 +14,8 @@ package enum MonitorCommand: Sendable, Equatable {
     /// Presses the power button: the guest decides what it does.
     case powerButton
     case reset
+    /// A non-maskable interrupt on every vCPU.
+    case nmi
     /// Ends the machine and its process.
     case quit
     /// Answers ConsoleTail: the log's last bytes.
@@ -40,6 +42,7 @@ package enum MonitorCommand: Sendable, Equatable {
         case .resume: "resume"
         case .powerButton: "power-button"
         case .reset: "reset"
+        case .nmi: "nmi"
         case .quit: "quit"
         case .console: "console"
         case .balloon: "balloon"
@@ -72,6 +75,7 @@ package enum MonitorCommand: Sendable, Equatable {
         case "resume": self = .resume
         case "power-button": self = .powerButton
         case "reset": self = .reset
+        case "nmi": self = .nmi
         case "quit": self = .quit
         case "console":
             self = .console(

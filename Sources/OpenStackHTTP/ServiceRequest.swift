@@ -8,6 +8,10 @@ package struct ServiceRequest: Sendable {
     package var path: String
     package var query: [(String, String)]
     package var body: JSONValue?
+    /// The type `body` is sent as.
+    package var bodyType = "application/json"
+    /// Sent in `body`'s place.
+    package var file: FileBody?
     /// The value of `OpenStack-API-Version`: "placement 1.28".
     package var microversion: String?
     package var authorization: RequestAuthorization

@@ -72,6 +72,14 @@ package struct ServiceSession: Sendable {
         }
     }
 
+    /// Sends a request with a file; as long as it takes, while something moves.
+    @discardableResult
+    package func upload(_ request: ServiceRequest) async throws(ServiceFault) -> ServiceAnswer {
+        try await attempt(request, within: .seconds(24 * 3600)) { response, label throws(ServiceFault) in
+            try await Self.read(response, limit: transport.options.bodyLimit, label, endpoint.serviceType)
+        }
+    }
+
     private func attempt<Answer: Sendable>(
         _ request: ServiceRequest, within timeout: Duration,
         read: (HTTPClientResponse, String) async throws(ServiceFault) -> Answer
@@ -179,8 +187,11 @@ package struct ServiceSession: Sendable {
         if let id = OutgoingRequest.globalID { outgoing.headers.add(name: "X-OpenStack-Request-ID", value: id) }
         if let version = request.microversion { outgoing.headers.add(name: "OpenStack-API-Version", value: version) }
         if let body = request.body {
-            outgoing.headers.add(name: "Content-Type", value: "application/json")
+            outgoing.headers.add(name: "Content-Type", value: request.bodyType)
             outgoing.body = .bytes(body.serializedBytes())
+        } else if let file = request.file {
+            outgoing.headers.add(name: "Content-Type", value: "application/octet-stream")
+            outgoing.body = .stream(file, length: .known(file.byteCount))
         }
         for _ in 0..<4 {
             let response: HTTPClientResponse

@@ -86,6 +86,10 @@ extension ComputeOptions {
         let main = "DEFAULT"
         instanceNameTemplate = reader.string(main, "instance_name_template", or: "instance-%08x")
         maximumConcurrentBuilds = reader.integer(main, "max_concurrent_builds", or: 10, in: 0...Int.max)
+        maximumConcurrentSnapshots = reader.integer(main, "max_concurrent_snapshots", or: 5, in: 0...Int.max)
+        snapshotImageFormat = reader.string("libvirt", "snapshot_image_format").flatMap { $0.isEmpty ? nil : $0 }
+        shelvedOffloadTime = reader.seconds(main, "shelved_offload_time", or: 0, in: -1...Int.max)
+        reclaimInterval = reader.seconds(main, "reclaim_instance_interval", or: 0)
         isConfigDriveForced = reader.flag(main, "force_config_drive", or: false)
         shutdownTimeout = reader.seconds(main, "shutdown_timeout", or: 60)
         shutdownRetryInterval = reader.seconds("compute", "shutdown_retry_interval", or: 10, in: 1...Int.max)
@@ -139,6 +143,7 @@ extension IntervalOptions {
         syncPowerState = reader.integer(main, "sync_power_state_interval", or: 600)
         healInstanceInfoCache = reader.integer(main, "heal_instance_info_cache_interval", or: 60)
         schedulerInstanceSync = reader.integer(main, "scheduler_instance_sync_interval", or: 120)
+        shelvedPoll = reader.integer(main, "shelved_poll_interval", or: 3600)
         runningDeletedPoll = reader.integer(main, "running_deleted_instance_poll_interval", or: 1800)
     }
 }

@@ -30,6 +30,13 @@ package struct Configuration: Sendable {
 package struct ComputeOptions: Sendable, Equatable {
     package var instanceNameTemplate: String
     package var maximumConcurrentBuilds: Int
+    package var maximumConcurrentSnapshots: Int
+    /// Glance's disk_format of snapshots; nil: this service's choice.
+    package var snapshotImageFormat: String?
+    /// How long a shelved server stays on its host: zero: not at all; negative: for ever.
+    package var shelvedOffloadTime: Duration
+    /// How long a soft-deleted server can be restored; zero: it is not kept.
+    package var reclaimInterval: Duration
     package var isConfigDriveForced: Bool
     /// Seconds a guest has to shut itself down; its image may say otherwise.
     package var shutdownTimeout: Duration
@@ -78,6 +85,7 @@ package struct IntervalOptions: Sendable, Equatable {
     package var healInstanceInfoCache: Int
     package var schedulerInstanceSync: Int
     package var runningDeletedPoll: Int
+    package var shelvedPoll: Int
 }
 
 package struct ImageOptions: Sendable, Equatable {

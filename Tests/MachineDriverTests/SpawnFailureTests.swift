@@ -33,7 +33,7 @@ struct SpawnFailureTests {
         let content = try #require(FileHandle(forReadingAtPath: fixture.directory.file("disk"))).readData(
             ofLength: 4097)
         #expect(content == Data(repeating: 0x5A, count: 4096) + [0])
-        #expect(try Data(contentsOf: URL(fileURLWithPath: fixture.directory.ramdisk)) == Data("the RAM disk".utf8))
+        #expect(try Data(contentsOf: URL(fileURLWithPath: fixture.directory.ramdisk())) == Data("the RAM disk".utf8))
         try await driver.destroy(instance: fixture.instance(), interfaces: [], destroysDisks: true)
     }
 

@@ -52,6 +52,13 @@ extension NovaException {
             "Base64Exception", "Invalid Base 64 data for file \(path)", keywords: ["path": .string(path)])
     }
 
+    package static func instanceNotRescuable(_ uuid: String, _ cause: NovaException) -> NovaException {
+        let reason = "Driver Error: \(cause.message)"
+        return NovaException(
+            "InstanceNotRescuable", "Instance \(uuid) cannot be rescued: \(reason)", details: "\(cause)",
+            keywords: ["instance_id": .string(uuid), "reason": .string(reason)], cause: cause)
+    }
+
     package static func virtualInterfaceCreate(_ reason: String) -> NovaException {
         NovaException("VirtualInterfaceCreateException", "Virtual Interface creation failed: \(reason)")
     }

@@ -48,7 +48,7 @@ extension ComputeManager {
 
     /// The build itself. Throws a `BuildFailure`, with the claim undone.
     private func attempt(_ instance: inout Instance, _ build: Build) async throws {
-        let files = try injectedFiles(build)
+        let files = try decoded(injectedFiles: build.request.injectedFiles)
         let imageName: [String: JSONValue] = ["image_name": build.request.image["name"] ?? ""]
         await notify(instance, "create", .start, build.context, extra: imageName)
         if let roles = build.context.entries["roles"]?.arrayValue {
@@ -100,8 +100,9 @@ extension ComputeManager {
         if let reason { throw BuildFailure.abort(.buildAbort(instance.uuid, reason)) }
     }
 
-    private func injectedFiles(_ build: Build) throws -> [(path: String, content: [UInt8])] {
-        try build.request.injectedFiles.map { file in
+    /// Pairs of a path and its content in base64.
+    func decoded(injectedFiles: [JSONValue]) throws -> [(path: String, content: [UInt8])] {
+        try injectedFiles.map { file in
             let parts = file.arrayValue ?? []
             let path = parts.first?.stringValue ?? "?"
             guard parts.count == 2, let text = parts[1].stringValue, let content = Base64.decode(text) else {

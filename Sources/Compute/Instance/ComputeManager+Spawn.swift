@@ -7,6 +7,15 @@ import NovaObjects
 import OsloMessaging
 import ServiceConfiguration
 
+/// What a machine is made of, besides its record and its ports.
+struct MachineOrder: Sendable {
+    /// In Nova's form, or Glance's.
+    let image: JSONValue
+    var files: [(path: String, content: [UInt8])] = []
+    var adminPassword: String?
+    let operation: Operation
+}
+
 extension ComputeManager {
     func spawn(
         _ instance: inout Instance, _ build: Build, _ files: [(path: String, content: [UInt8])]
@@ -16,7 +25,9 @@ extension ComputeManager {
         instance.taskState = "spawning"
         try await services.conductor.save(&instance, expecting: ["block_device_mapping"], context: build.context)
         do {
-            try await makeMachine(instance, build, networkInfo, files)
+            let order = MachineOrder(
+                image: build.request.image, files: files, adminPassword: build.request.adminPassword, operation: build.operation)
+            try await makeMachine(instance, order, networkInfo)
         } catch {
             build.operation.logger.error("the machine could not be made", metadata: ["error": "\(error)"])
             await removeMachine(of: instance, networkInfo, build)
@@ -92,27 +103,32 @@ extension ComputeManager {
         try await services.conductor.save(&instance, context: build.context)
     }
 
-    private func makeMachine(
-        _ instance: Instance, _ build: Build, _ networkInfo: NetworkInfo, _ files: [(path: String, content: [UInt8])]
-    ) async throws {
-        let fetcher = ImageFetcher(glance: services.glance, image: build.request.image, context: build.context)
-        var configDrive: [String: [UInt8]]?
-        if needsConfigDrive(instance, image: build.request.image) {
-            configDrive = try await services.metadata.configDrive(
-                for: instance, networkInfo: networkInfo, injectedFiles: files,
-                adminPassword: build.request.adminPassword, context: build.context)
-        }
+    /// Makes the machine and waits for its ports: builds, rebuilds and unshelves.
+    func makeMachine(_ instance: Instance, _ order: MachineOrder, _ networkInfo: NetworkInfo) async throws {
         let ports = portsToWaitFor(networkInfo)
         let wiring = externalEvents.expect("network-vif-plugged", tags: ports, of: instance.uuid)
         defer { wiring.cancel() }
         try await services.driver.spawn(
-            SpawnRequest(
-                instance: instance, image: build.request.image, interfaces: networkInfo.map(\.interfaceRequest),
-                configDrive: configDrive, fetchImage: { try await fetcher.fetch($0, to: $1) },
-                startsPaused: !ports.isEmpty))
+            try await spawnRequest(instance, order, networkInfo, startsPaused: !ports.isEmpty))
         guard !ports.isEmpty else { return }
-        try await waitForPorts(wiring, build)
+        try await waitForPorts(wiring, order.operation)
         try await services.driver.unpause(instanceUUID: instance.uuid)
+    }
+
+    func spawnRequest(
+        _ instance: Instance, _ order: MachineOrder, _ networkInfo: NetworkInfo, startsPaused: Bool
+    ) async throws -> SpawnRequest {
+        let context = order.operation.context
+        let fetcher = ImageFetcher(glance: services.glance, image: order.image, context: context)
+        var configDrive: [String: [UInt8]]?
+        if needsConfigDrive(instance, image: order.image) {
+            configDrive = try await services.metadata.configDrive(
+                for: instance, networkInfo: networkInfo, injectedFiles: order.files, adminPassword: order.adminPassword,
+                context: context)
+        }
+        return SpawnRequest(
+            instance: instance, image: order.image, interfaces: networkInfo.map(\.interfaceRequest), configDrive: configDrive,
+            fetchImage: { try await fetcher.fetch($0, to: $1) }, startsPaused: startsPaused)
     }
 
     private func portsToWaitFor(_ networkInfo: NetworkInfo) -> [String] {
@@ -120,7 +136,7 @@ extension ComputeManager {
         return networkInfo.filter { !$0.isActive && $0.vnicType != "remote-managed" }.map(\.id)
     }
 
-    private func waitForPorts(_ wiring: ExternalEvents.Expectation, _ build: Build) async throws {
+    private func waitForPorts(_ wiring: ExternalEvents.Expectation, _ operation: Operation) async throws {
         let options = services.configuration.network
         let reason: String
         switch try await wiring.outcome(within: options.vifPluggingTimeout) {
@@ -133,7 +149,7 @@ extension ComputeManager {
             reason = "the network service did not report \(Self.portNames(keys)) as wired within \(seconds) s"
         }
         guard options.isVIFPluggingFatal else {
-            build.operation.logger.warning("the guest starts without its network", metadata: ["reason": "\(reason)"])
+            operation.logger.warning("the guest starts without its network", metadata: ["reason": "\(reason)"])
             return
         }
         throw NovaException.virtualInterfaceCreate(reason)

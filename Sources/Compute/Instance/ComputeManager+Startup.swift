@@ -134,6 +134,22 @@ extension ComputeManager: InstanceStartup {
         }
     }
 
+    package func request(_ work: DueWork, for instance: Instance, context: RequestContext) async {
+        let operation = operation("due_work", on: instance, wrappers: [], context: context)
+        await tried("begin what is due", operation) {
+            switch work {
+            case .delete: try await requestTerminate(instance, context)
+            case .offload:
+                var instance = instance
+                instance.taskState = "shelving_offloading"
+                try await services.conductor.save(&instance, expecting: [nil], context: context)
+                try await requestSimple("shelve_offload_instance", instance, context) {
+                    try await self.offload(&$0, isClean: false, $1)
+                }
+            }
+        }
+    }
+
     package func reap(_ instance: Instance, context: RequestContext) async {
         let operation = operation("reap_instance", on: instance, wrappers: [], context: context)
         let request = InstanceRequest(operation.name, .event) {

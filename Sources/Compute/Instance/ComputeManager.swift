@@ -14,10 +14,12 @@ package final class ComputeManager: Sendable {
     package let runners = InstanceRunners()
     package let externalEvents = ExternalEvents()
     let buildLimit: ConcurrencyLimit
+    let snapshotLimit: ConcurrencyLimit
 
     package init(_ services: ComputeServices) {
         self.services = services
         buildLimit = ConcurrencyLimit(services.configuration.compute.maximumConcurrentBuilds)
+        snapshotLimit = ConcurrencyLimit(services.configuration.compute.maximumConcurrentSnapshots)
     }
 
     var host: String { services.configuration.host }

@@ -16,7 +16,7 @@ struct ImageFetcher: Sendable {
     init(glance: any GlanceAPI, image: JSONValue, context: RequestContext) {
         self.glance = glance
         self.image = image
-        authorization = context.authToken.map { .user(token: $0) } ?? .service
+        authorization = context.imageAuthorization
         let global = context.entries["global_request_id"]?.stringValue
         requestID = global ?? (context.requestID.isEmpty ? nil : context.requestID)
     }
@@ -51,4 +51,9 @@ struct ImageFetcher: Sendable {
     private func translated(_ id: String, _ error: any Error) -> any Error {
         error is CancellationError ? error : NovaException.image(id, error)
     }
+}
+
+extension RequestContext {
+    /// Who asks Glance: the user, or this service where the context has no token.
+    var imageAuthorization: RequestAuthorization { authToken.map { .user(token: $0) } ?? .service }
 }

@@ -52,6 +52,7 @@ package enum RepairDecision: Equatable, Sendable {
     /// Tasks that die with the service and leave the server as it was.
     private static let abandoned: Set<String> = [
         "image_snapshot", "image_snapshot_pending", "image_pending_upload", "image_uploading", "image_backup",
+        "shelving", "shelving_image_pending_upload", "shelving_image_uploading", "shelving_offloading", "soft-deleting", "restoring",
         "resize_prep", "migrating", "suspending", "resuming", "rescuing", "unrescuing", "updating_password",
     ]
 }

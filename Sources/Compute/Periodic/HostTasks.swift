@@ -43,6 +43,13 @@ package struct HostTasks: Sendable {
                 "_cleanup_running_deleted_instances", intervals.runningDeletedPoll, runsImmediately: true,
                 cleanUpDeletedInstances),
         ]
+        // 0 means never for these two.
+        let (kept, offload) = (seconds(\.reclaimInterval), seconds(\.shelvedOffloadTime))
+        if kept > 0 { tasks.append(task("_reclaim_queued_deletes", kept) { try await due(.delete, "soft-delete", kept, $0) }) }
+        if offload > 0 {
+            tasks.append(
+                task("_poll_shelved_instances", intervals.shelvedPoll) { try await due(.offload, "shelved", offload, $0) })
+        }
         if let imageCachePass {
             tasks.append(
                 task("_run_image_cache_manager_pass", parts.configuration.images.cacheManagerInterval) { _ in
@@ -57,6 +64,20 @@ package struct HostTasks: Sendable {
         _ body: @escaping @Sendable (RequestContext) async throws -> Void
     ) -> PeriodicTask? {
         PeriodicRule(name, option: seconds, runsImmediately: runsImmediately).map { PeriodicTask($0, body) }
+    }
+
+    private func seconds(_ option: KeyPath<ComputeOptions, Duration>) -> Int {
+        Int(clamping: parts.configuration.compute[keyPath: option].components.seconds)
+    }
+
+    /// Asks for `work` on instances that have been in `vmState` for `age` seconds and have no task.
+    private func due(_ work: DueWork, _ vmState: String, _ age: Int, _ context: RequestContext) async throws {
+        let filters: [String: JSONValue] = ["vm_state": .string(vmState), "task_state": .null, "host": .string(host)]
+        for instance in try await parts.conductor.instances(matching: filters, context: context) {
+            let since = vmState == "shelved"
+                ? (instance.systemMetadata["shelved_at"].flatMap { NovaTime($0) } ?? .now) : (instance.deletedAt ?? .now)
+            if NovaTime.now.seconds(since: since) >= Double(age) { await instances.request(work, for: instance, context: context) }
+        }
     }
 
     private func syncSchedulers(_ context: RequestContext) async throws {

@@ -100,8 +100,6 @@ extension ComputeManager {
             try await requestReboot(
                 try arguments.object("instance"), isSoft: isSoft, context: context, waits: request.isCall)
             return .null
-        case "start_instance", "pause_instance", "unpause_instance":
-            return try await requestPowerOperation(method, arguments, request)
         case "get_console_output", "get_diagnostics", "get_instance_diagnostics":
             return try await answerQuestion(method, arguments, context)
         case "external_instance_event":
@@ -110,23 +108,9 @@ extension ComputeManager {
                     try arguments.objects("instances"), try arguments.objects("events"), context: context)
                 return .null
             }
-        default: return try await carryOutOnHost(method, arguments, context)
-        }
-    }
-
-    private func requestPowerOperation(
-        _ method: RPCMethod, _ arguments: ArgumentReader, _ request: RPCRequest
-    ) async throws -> JSONValue {
-        let instance: Instance = try arguments.object("instance")
-        let operation = operation(
-            method.name, on: instance, arguments: arguments.values, context: request.context)
-        return try await enqueue(operation, .request, instance, waits: request.isCall) { instance in
-            switch method.name {
-            case "start_instance": try await self.start(&instance, operation)
-            case "pause_instance": try await self.pause(&instance, operation)
-            default: try await self.unpause(&instance, operation)
-            }
-            return .null
+        default:
+            if let answer = try await requestOperation(method, arguments, request) { return answer }
+            return try await carryOutOnHost(method, arguments, context)
         }
     }
 

@@ -18,7 +18,7 @@ package enum RPCMethodTable {
             ]),
         .carriedOut(
             "terminate_instance", .cast, "ETAFL", [.instance, .object("BlockDeviceMappingList", "bdms").optional]),
-        .refused(
+        .carriedOut(
             "rebuild_instance", .cast, "ETAF",
             [
                 .instance, .text("orig_image_ref").optional, .text("image_ref").optional,
@@ -29,19 +29,19 @@ package enum RPCMethodTable {
                 .requestSpec.optional, .array("accel_uuids").optional, .flag("reimage_boot_volume").optional,
                 .text("target_state").optional,
             ]),
-        .refused("soft_delete_instance", .cast, "ETAF", [.instance]),
-        .refused("restore_instance", .cast, "ETAF", [.instance]),
-        .refused(
+        .carriedOut("soft_delete_instance", .cast, "ETAF", [.instance]),
+        .carriedOut("restore_instance", .cast, "ETAF", [.instance]),
+        .carriedOut(
             "rescue_instance", .cast, "ETAF",
             [.instance, .text("rescue_password").optional, .text("rescue_image_ref").optional, .cleanShutdown.optional]),
-        .refused("unrescue_instance", .cast, "ETAF", [.instance]),
-        .refused(
+        .carriedOut("unrescue_instance", .cast, "ETAF", [.instance]),
+        .carriedOut(
             "shelve_instance", .cast, "ETAFL",
             [.instance, .text("image_id").optional, .cleanShutdown.optional, .array("accel_uuids").optional]),
-        .refused(
+        .carriedOut(
             "shelve_offload_instance", .cast, "ETAFL",
             [.instance, .cleanShutdown.optional, .array("accel_uuids").optional]),
-        .refused(
+        .carriedOut(
             "unshelve_instance", .cast, "ETAFL",
             [
                 .instance, .image.optional, .dictionary("filter_properties").optional, .text("node").optional,
@@ -59,13 +59,13 @@ package enum RPCMethodTable {
         .refused("suspend_instance", .cast, "ETAF", [.instance]),
         .refused("resume_instance", .cast, "ETAF", [.instance]),
         .refused("set_admin_password", .call, "ETAF", [.instance, .text("new_pass").optional]),
-        .refused("trigger_crash_dump", .cast, "EAF", [.instance]),
+        .carriedOut("trigger_crash_dump", .cast, "EAF", [.instance]),
         .refused("inject_network_info", .cast, "F", [.instance]),
     ]
 
     private static let images: [RPCMethod] = [
-        .refused("snapshot_instance", .cast, "ETAF", [.text("image_id"), .instance]),
-        .refused(
+        .carriedOut("snapshot_instance", .cast, "ETAF", [.text("image_id"), .instance]),
+        .carriedOut(
             "backup_instance", .cast, "ETAF",
             [.text("image_id"), .instance, .text("backup_type"), .integer("rotation")]),
         .refused("quiesce_instance", .call, "E", [.instance]),

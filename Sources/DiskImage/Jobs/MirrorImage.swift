@@ -106,7 +106,7 @@ package final class MirrorImage: BlockingImage {
 
 extension ScratchMemory {
     /// True where all bytes are zero.
-    fileprivate var isZero: Bool {
+    package var isZero: Bool {
         guard byteCount > 0, let base = unsafe bytes.baseAddress else { return true }
         // SAFETY: compares the memory with itself one byte on, within its length.
         return unsafe bytes[0] == 0 && memcmp(base, base + 1, byteCount - 1) == 0

@@ -40,6 +40,7 @@ package final class MachineCommands {
         case .resume: return try drive(.resume)
         case .powerButton: return try drive(.pressPowerButton)
         case .reset: return try drive(.reset)
+        case .nmi: return try injectNMI()
         case .quit: return try drive(.quit)
         case .console(let bytes):
             guard let tail = log?.tail(bytes) else { throw MonitorRefusal(.deviceNotFound, "the console has no log") }
@@ -77,6 +78,14 @@ package final class MachineCommands {
         if driver.state == .internalError, request != .quit, let reason = driver.breakdown {
             throw MonitorRefusal(.genericError, reason)
         }
+        return [:]
+    }
+
+    private func injectNMI() throws(MonitorRefusal) -> JSONValue {
+        guard driver.state == .running else {
+            throw MonitorRefusal(.stateNotAllowed, "the machine is in state \(driver.state.rawValue): an NMI needs one that runs")
+        }
+        do { try machine.injectNMI() } catch { throw MonitorRefusal(.genericError, "\(error)") }
         return [:]
     }
 

@@ -19,6 +19,13 @@ extension MachineDriver {
         }
     }
 
+    package func injectNMI(instanceUUID: String) async throws {
+        try await locks.withLock(instanceUUID) {
+            let session = try runningSession(instanceUUID)
+            try await translatingErrors(while: "interrupt instance \(instanceUUID)") { try await session.injectNMI() }
+        }
+    }
+
     package func powerOff(instance: Instance, timeout: Duration, retryInterval: Duration) async throws {
         let uuid = try checked(instance.uuid)
         try await locks.withLock(uuid) {

@@ -28,27 +28,39 @@ extension MachineDriver {
         }
     }
 
-    /// The instance's directory, complete or not there.
-    private func make(_ plan: MachinePlan, fetch: @Sendable (String, CInt) async throws -> Int64) async throws {
+    /// What a plan boots from, open: the descriptors keep the data, whatever happens to the cache meanwhile.
+    struct BootImages: Sendable {
+        var image: Descriptor
+        var kernel: Descriptor?
+        var ramdisk: Descriptor?
+    }
+
+    func bootImages(of plan: MachinePlan, fetch: @Sendable (String, CInt) async throws -> Int64) async throws -> BootImages {
         let imageID = plan.imageID
         let format = plan.imageFormat
         let image = try await cache.open(imageID, fetch: fetch) { file in
             if let format { _ = try ImageConversion.open(file, format: format, imageID: imageID) } else { try Self.checkRaw(file, imageID: imageID) }
         }
-        var kernel: Descriptor?
-        if let kernelID = plan.kernelID { kernel = try await cache.open(kernelID, fetch: fetch) { _ in } }
-        var ramdisk: Descriptor?
-        if let ramdiskID = plan.ramdiskID { ramdisk = try await cache.open(ramdiskID, fetch: fetch) { _ in } }
+        var images = BootImages(image: image)
+        if let kernelID = plan.kernelID { images.kernel = try await cache.open(kernelID, fetch: fetch) { _ in } }
+        if let ramdiskID = plan.ramdiskID { images.ramdisk = try await cache.open(ramdiskID, fetch: fetch) { _ in } }
         try Task.checkCancellation()
-        // The descriptors keep the data, whatever happens to the cache meanwhile.
-        try await blockingCancellably { [self, kernel, ramdisk] isCancelled in
+        return images
+    }
+
+    /// The instance's directory, complete or not there.
+    private func make(_ plan: MachinePlan, fetch: @Sendable (String, CInt) async throws -> Int64) async throws {
+        let images = try await bootImages(of: plan, fetch: fetch)
+        try await blockingCancellably { [self] isCancelled in
             let directory = directory(plan.machine.uuid)
             // What an earlier build left.
             try endStray(of: plan.machine.uuid)
             try directory.remove()
             let draft = try directory.prepare()
             do {
-                try fill(draft, plan, image: image, kernel: kernel, ramdisk: ramdisk, isCancelled: isCancelled)
+                try fill(draft, plan, images, isCancelled: isCancelled)
+                for disk in plan.emptyDisks { try DiskFiles.makeEmpty(draft.file(disk.file), byteCount: disk.byteCount) }
+                try draft.save(plan.machine)
                 if isCancelled() { throw CancellationError() }
                 try directory.publish(draft)
             } catch {
@@ -58,34 +70,38 @@ extension MachineDriver {
         }
     }
 
-    private func fill(
-        _ draft: InstanceDirectory, _ plan: MachinePlan, image: Descriptor, kernel: Descriptor?, ramdisk: Descriptor?,
-        isCancelled: () -> Bool
+    /// The files a machine boots from: root disk, kernel, RAM disk, UEFI variables, config drive.
+    /// - Parameter suffix: after each file's name.
+    func fill(
+        _ directory: InstanceDirectory, _ plan: MachinePlan, _ images: BootImages, suffix: String = "", isCancelled: () -> Bool
     ) throws {
+        let disk = directory.file("disk" + suffix)
         if let format = plan.imageFormat {
-            let source = try ImageConversion.open(image, format: format, imageID: plan.imageID)
+            let source = try ImageConversion.open(images.image, format: format, imageID: plan.imageID)
             let byteCount = try MachinePlan.rootByteCount(image: Int64(clamping: source.byteCount), flavor: plan.rootByteCount)
-            try ImageConversion.convert(source, imageID: plan.imageID, to: draft.file("disk"), byteCount: byteCount, isCancelled: isCancelled)
+            try ImageConversion.convert(source, imageID: plan.imageID, to: disk, byteCount: byteCount, isCancelled: isCancelled)
         } else {
-            let size = try Files.byteCount(of: image, named: "image \(plan.imageID)")
+            let size = try Files.byteCount(of: images.image, named: "image \(plan.imageID)")
             let byteCount = try MachinePlan.rootByteCount(image: size, flavor: plan.rootByteCount)
             try DiskFiles.copy(
-                image, named: "image \(plan.imageID)", to: draft.file("disk"), byteCount: byteCount, isCancelled: isCancelled)
+                images.image, named: "image \(plan.imageID)", to: disk, byteCount: byteCount, isCancelled: isCancelled)
         }
-        if let kernel, let id = plan.kernelID { try copy(id, kernel, to: draft.kernel, isCancelled: isCancelled) }
+        if let kernel = images.kernel, let id = plan.kernelID {
+            try copy(id, kernel, to: directory.kernel(suffix), isCancelled: isCancelled)
+        }
         if plan.machine.firmware == .uefi {
             // Each guest has variables of its own; what the distribution ships is what they begin with.
             try DiskFiles.copy(
-                try Descriptor(opening: options.firmwareVariablesPath, O_RDONLY), named: options.firmwareVariablesPath, to: draft.variables, byteCount: 0,
-                isCancelled: isCancelled)
+                try Descriptor(opening: options.firmwareVariablesPath, O_RDONLY), named: options.firmwareVariablesPath,
+                to: directory.variables(suffix), byteCount: 0, isCancelled: isCancelled)
         }
-        if let ramdisk, let id = plan.ramdiskID { try copy(id, ramdisk, to: draft.ramdisk, isCancelled: isCancelled) }
-        for disk in plan.emptyDisks { try DiskFiles.makeEmpty(draft.file(disk.file), byteCount: disk.byteCount) }
+        if let ramdisk = images.ramdisk, let id = plan.ramdiskID {
+            try copy(id, ramdisk, to: directory.ramdisk(suffix), isCancelled: isCancelled)
+        }
         if let content = plan.configDrive {
             let image = try ISO9660Image.build(content, volumeID: "config-2", secondsSinceEpoch: time(nil))
-            try Files.write(draft.file("disk.config"), image)
+            try Files.write(directory.file("disk.config" + suffix), image)
         }
-        try draft.save(plan.machine)
     }
 
     /// A second name for the cache's file, where that is still the one that was opened.

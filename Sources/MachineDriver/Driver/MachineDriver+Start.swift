@@ -146,12 +146,12 @@ extension MachineDriver {
                 count: machine.vcpus, sockets: machine.sockets, cores: machine.cores, threads: machine.threads))
         if let firmware = machine.firmware {
             configuration.type = MachineType(rawValue: machine.machineType) ?? .q35
-            configuration.firmware = try open(firmware, directory, &inheritance)
+            configuration.firmware = try open(firmware, directory.variables(machine.bootSuffix), &inheritance)
         } else {
-            configuration.kernel = inheritance.add(try Descriptor(opening: directory.kernel, O_RDONLY))
+            configuration.kernel = inheritance.add(try Descriptor(opening: directory.kernel(machine.bootSuffix), O_RDONLY))
         }
         if machine.hasRAMDisk {
-            configuration.initrd = inheritance.add(try Descriptor(opening: directory.ramdisk, O_RDONLY))
+            configuration.initrd = inheritance.add(try Descriptor(opening: directory.ramdisk(machine.bootSuffix), O_RDONLY))
         }
         configuration.commandLine = machine.commandLine
         configuration.system = SystemConfiguration(version: options.productVersion, serial: machine.uuid, uuid: uuid)
@@ -183,7 +183,7 @@ extension MachineDriver {
     }
 
     private func open(
-        _ firmware: SavedMachine.Firmware, _ directory: InstanceDirectory, _ inheritance: inout Inheritance
+        _ firmware: SavedMachine.Firmware, _ variables: String, _ inheritance: inout Inheritance
     ) throws -> FirmwareConfiguration {
         let path = firmware == .bios ? options.biosPath : options.firmwareCodePath
         let code: Descriptor
@@ -191,7 +191,7 @@ extension MachineDriver {
             throw HostFailure("open", path, errno: error.errno, remedy: "install the distribution's \(firmware == .bios ? "seabios" : "ovmf")")
         }
         var configuration = FirmwareConfiguration(code: inheritance.add(code))
-        if firmware == .uefi { configuration.variables = inheritance.add(try Descriptor(opening: directory.variables, O_RDWR)) }
+        if firmware == .uefi { configuration.variables = inheritance.add(try Descriptor(opening: variables, O_RDWR)) }
         return configuration
     }
 

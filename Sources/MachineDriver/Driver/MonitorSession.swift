@@ -216,6 +216,10 @@ final class MonitorSession: Sendable {
         _ = try await connection().execute(.powerButton, timeout: commandTimeout)
     }
 
+    func injectNMI() async throws {
+        _ = try await connection().execute(.nmi, timeout: commandTimeout)
+    }
+
     func status() async throws -> MachineStatus {
         try MachineStatus(json: try await connection().execute(.status, timeout: commandTimeout))
     }

@@ -26,6 +26,15 @@ enum DiskFiles {
         }
     }
 
+    /// Copies what `source` has into the empty file `target`.
+    static func copy(
+        _ source: Descriptor, named sourceName: String, to target: Descriptor, named path: String, isCancelled: () -> Bool
+    ) throws {
+        let length = try Files.byteCount(of: source, named: sourceName)
+        try copyData(source, sourceName, to: target, path, length: length, isCancelled: isCancelled)
+        guard ftruncate(target.rawValue, off_t(length)) == 0 else { throw HostFailure("grow disk", path) }
+    }
+
     private static func copyData(
         _ source: Descriptor, _ sourceName: String, to target: Descriptor, _ path: String, length: Int64,
         isCancelled: () -> Bool

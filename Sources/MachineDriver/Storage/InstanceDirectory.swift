@@ -15,25 +15,43 @@ struct InstanceDirectory: Sendable {
     fileprivate init(path: String) { self.path = path }
 
     func file(_ name: String) -> String { "\(path)/\(name)" }
-    var kernel: String { file("kernel") }
+    /// - Parameter suffix: SavedMachine's bootSuffix.
+    func kernel(_ suffix: String = "") -> String { file("kernel" + suffix) }
     /// UEFI variables.
-    var variables: String { file("uefi-variables") }
-    var ramdisk: String { file("ramdisk") }
+    func variables(_ suffix: String = "") -> String { file("uefi-variables" + suffix) }
+    func ramdisk(_ suffix: String = "") -> String { file("ramdisk" + suffix) }
     var consoleLog: String { file("console.log") }
     var monitorLog: String { file("monitor.log") }
     private var machineFile: String { file("machine.json") }
+    /// What the machine is again after a rescue.
+    private var unrescueFile: String { file("unrescue.json") }
     private var pidFile: String { file("monitor.pid") }
     private var runFile: String { file("run.json") }
 
     /// Complete: it was renamed, so it has its description.
     var exists: Bool { Files.exists(machineFile) }
 
-    func machine() throws -> SavedMachine? {
-        guard let text = try Files.read(machineFile) else { return nil }
+    func machine() throws -> SavedMachine? { try machine(in: machineFile) }
+
+    private func machine(in path: String) throws -> SavedMachine? {
+        guard let text = try Files.read(path) else { return nil }
         guard let json = try? JSONValue.parse(text), let machine = SavedMachine(json: json) else {
-            throw HostFailure("read", machineFile, errno: EBADMSG, remedy: "it is none of this version's descriptions")
+            throw HostFailure("read", path, errno: EBADMSG, remedy: "it is none of this version's descriptions")
         }
         return machine
+    }
+
+    /// What a rescued machine was before; nil: it is not rescued.
+    func machineBeforeRescue() throws -> SavedMachine? { try machine(in: unrescueFile) }
+
+    func saveBeforeRescue(_ machine: SavedMachine) throws(HostFailure) {
+        try Files.replace(unrescueFile, with: machine.json.serializedBytes())
+    }
+
+    /// Forgets a rescue: its files go, the description last.
+    func removeRescue() throws(HostFailure) {
+        for name in try Files.names(in: path) where name.hasSuffix(SavedMachine.rescueSuffix) { try Files.removeTree(file(name)) }
+        try Files.removeTree(unrescueFile)
     }
 
     func save(_ machine: SavedMachine) throws(HostFailure) {

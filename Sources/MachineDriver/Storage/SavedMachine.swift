@@ -5,6 +5,7 @@ import JSON
 /// What a machine is made of, as its directory keeps it.
 struct SavedMachine: Sendable, Equatable {
     static let version = 1
+    static let rescueSuffix = ".rescue"
 
     struct Disk: Sendable, Equatable {
         var id: String
@@ -34,6 +35,11 @@ struct SavedMachine: Sendable, Equatable {
     var firmware: Firmware?
     /// The monitor's name for the board.
     var machineType = "direct-1.0"
+    /// After the names of the files a rescued machine boots from: ".rescue"; else empty.
+    var bootSuffix = ""
+
+    /// What the instance's image became.
+    var rootDisk: Disk? { disks.first { $0.file == "disk" } }
 
     var json: JSONValue {
         [
@@ -45,7 +51,7 @@ struct SavedMachine: Sendable, Equatable {
             "disks": .array(
                 disks.map { ["id": .string($0.id), "file": .string($0.file), "readOnly": .bool($0.isReadOnly), "bus": .string($0.bus)] }),
             "interfaces": .array(interfaces.map(Self.json)), "machineType": .string(machineType),
-            "firmware": firmware.map { .string($0.rawValue) } ?? .null,
+            "firmware": firmware.map { .string($0.rawValue) } ?? .null, "bootSuffix": .string(bootSuffix),
         ]
     }
 
@@ -82,6 +88,7 @@ struct SavedMachine: Sendable, Equatable {
         self.queueCount = queueCount
         firmware = json["firmware"]?.stringValue.flatMap { Firmware(rawValue: $0) }
         machineType = json["machineType"]?.stringValue ?? "direct-1.0"
+        bootSuffix = json["bootSuffix"]?.stringValue == Self.rescueSuffix ? Self.rescueSuffix : ""
         self.disks = []
         for disk in disks {
             guard let id = disk["id"]?.stringValue, let file = disk["file"]?.stringValue, !file.contains("/"),

@@ -80,6 +80,12 @@ final class FixedDriver: ComputeDriver {
     func powerOff(instance: Instance, timeout: Duration, retryInterval: Duration) async throws {}
     func powerOn(instance: Instance, interfaces: [InterfaceRequest]) async throws {}
     func softReboot(instance: Instance, timeout: Duration) async throws -> Bool { true }
+    func withSnapshot(
+        of instance: Instance, format: DiskSnapshot.Format, _ body: nonisolated(nonsending) (DiskSnapshot) async throws -> Void
+    ) async throws {}
+    func rescue(_ request: SpawnRequest) async throws {}
+    func unrescue(instance: Instance, interfaces: [InterfaceRequest]) async throws {}
+    func injectNMI(instanceUUID: String) async throws {}
     func pause(instanceUUID: String) async throws {}
     func unpause(instanceUUID: String) async throws {}
     func consoleOutput(instanceUUID: String, byteCount: Int) async throws -> [UInt8] { [] }
@@ -103,6 +109,9 @@ final class RecordingInstances: InstanceStartup {
     func reap(_ instance: Instance, context: RequestContext) async {
         asked.withLock { $0.append("reap \(instance.uuid)") }
     }
+    func request(_ work: DueWork, for instance: Instance, context: RequestContext) async {
+        asked.withLock { $0.append("\(work) \(instance.uuid)") }
+    }
 }
 
 struct NoNetwork: InstanceNetwork {
@@ -112,6 +121,7 @@ struct NoNetwork: InstanceNetwork {
     func deallocate(for instance: Instance, requested: NetworkRequestList?, context: RequestContext) async throws {}
     func refresh(_ instance: Instance, portID: String?, context: RequestContext) async throws -> NetworkInfo { [] }
     func cached(_ instance: Instance) -> NetworkInfo { [] }
+    func bind(_ instance: Instance, context: RequestContext) async throws {}
     func forget(portID: String, of instance: Instance, context: RequestContext) async throws -> VIF? { nil }
 }
 

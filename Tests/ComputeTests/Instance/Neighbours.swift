@@ -75,6 +75,21 @@ final class RecordingDriver: ComputeDriver {
         try await perform("soft_reboot", instance.uuid, then: nil)
         return behaviour["guest ignores the button"] == nil
     }
+    func withSnapshot(
+        of instance: Instance, format: DiskSnapshot.Format, _ body: nonisolated(nonsending) (DiskSnapshot) async throws -> Void
+    ) async throws {
+        try await perform("snapshot \(format.rawValue)", instance.uuid, then: nil)
+        try await body(DiskSnapshot(descriptor: -1, byteCount: 512, format: format))
+        journal.note("driver snapshot removed")
+    }
+    func rescue(_ request: SpawnRequest) async throws {
+        spawns.withLock { $0.append(request) }
+        try await perform("rescue", request.instance.uuid, then: .running)
+    }
+    func unrescue(instance: Instance, interfaces: [InterfaceRequest]) async throws {
+        try await perform("unrescue", instance.uuid, then: .running)
+    }
+    func injectNMI(instanceUUID: String) async throws { try await perform("inject_nmi", instanceUUID, then: nil) }
     func pause(instanceUUID: String) async throws { try await perform("pause", instanceUUID, then: .paused) }
     func unpause(instanceUUID: String) async throws { try await perform("unpause", instanceUUID, then: .running) }
     func consoleOutput(instanceUUID: String, byteCount: Int) async throws -> [UInt8] {
@@ -155,6 +170,7 @@ struct RecordingNetwork: InstanceNetwork {
         return [vif]
     }
     func cached(_ instance: Instance) -> NetworkInfo { instance.infoCache?.networkInfo.map { VIF($0) } ?? [] }
+    func bind(_ instance: Instance, context: RequestContext) async throws { journal.note("network bind") }
     func forget(portID: String, of instance: Instance, context: RequestContext) async throws -> VIF? {
         journal.note("network forget \(portID)")
         return vif
@@ -188,11 +204,24 @@ struct RecordingGlance: GlanceAPI {
 
     func image(_ id: String, as authorization: RequestAuthorization) async throws -> JSONValue {
         journal.note("glance image")
-        return ["id": .string(id), "status": "active"]
+        return ["id": .string(id), "status": behaviour["image is queued"] == nil ? "active" : "queued"]
     }
     func download(_ image: JSONValue, to descriptor: CInt, as authorization: RequestAuthorization) async throws -> Int64 {
         journal.note("glance download \(authorization == .service ? "service" : "user")")
         try await behaviour.perform(authorization == .service ? "download as service" : "download")
         return 0
+    }
+    func update(_ id: String, fields: [String: JSONValue], as authorization: RequestAuthorization) async throws {
+        journal.note("glance update " + fields.keys.sorted().joined(separator: ","))
+        try await behaviour.perform("update")
+    }
+    func upload(_ id: String, from descriptor: CInt, byteCount: Int64, as authorization: RequestAuthorization) async throws {
+        journal.note("glance upload \(byteCount)")
+        try await behaviour.perform("upload")
+    }
+    func delete(_ id: String, as authorization: RequestAuthorization) async throws { journal.note("glance delete \(id)") }
+    func images(where filters: [(String, String)], as authorization: RequestAuthorization) async throws -> [JSONValue] {
+        journal.note("glance images " + filters.map { "\($0)=\($1)" }.joined(separator: ","))
+        return (1...3).map { ["id": .string("backup-\($0)")] }
     }
 }
