@@ -217,4 +217,11 @@ package protocol ComputeDriver: Sendable {
     var events: AsyncStream<LifecycleEvent> { get }
     /// `uptime`'s line.
     func hostUptime() async throws -> String
+    /// Removes cached images that no machine was made from and that nobody has used for `minimumAge`. - Returns: how many.
+    func cleanImageCache(minimumAge: Duration) async throws -> Int
+}
+
+extension ComputeDriver {
+    /// For drivers that keep no images.
+    package func cleanImageCache(minimumAge: Duration) async throws -> Int { 0 }
 }

@@ -162,6 +162,7 @@ extension ImageOptions {
         removesUnusedBaseImages = reader.flag(
             "image_cache", "remove_unused_base_images", or: true,
             aliases: [OptionKey(group: main, name: "remove_unused_base_images")])
+        unusedBaseImageAge = reader.seconds("image_cache", "remove_unused_original_minimum_age_seconds", or: 86400)
         glanceAPIServers = reader.list("glance", "api_servers")
         glanceRetries = reader.integer("glance", "num_retries", or: 3, in: 0...Int.max)
     }

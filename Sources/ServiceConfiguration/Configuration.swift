@@ -94,6 +94,8 @@ package struct ImageOptions: Sendable, Equatable {
     package var cacheSubdirectory: String
     package var cacheManagerInterval: Int
     package var removesUnusedBaseImages: Bool
+    /// How long a cached image stays that nothing uses.
+    package var unusedBaseImageAge: Duration
     package var glanceAPIServers: [String]
     package var glanceRetries: Int
 }

@@ -39,6 +39,48 @@ struct ImageCacheTests {
         #expect(scratch.names("/_base") == ["a9993e364706816aba3e25717850c26c9cd0d89d"])
     }
 
+    @Test func convertedImageIsKeptInPlaceOfWhatCame() async throws {
+        let counter = Counter()
+        for _ in 0..<2 {
+            let file = try await cache.open("abc") { _, descriptor in
+                counter.value.add(1, ordering: .relaxed)
+                return Int64(write(descriptor, "packed", 6))
+            } check: { _ in
+            } conversion: { source, path, _ in
+                #expect(try Files.byteCount(of: source, named: "abc") == 6)
+                try Files.write(path, Array("unpacked".utf8))
+            }
+            #expect(try Files.byteCount(of: file, named: "abc") == 8)
+        }
+        #expect(counter.value.load(ordering: .relaxed) == 1, "converted once")
+        #expect(scratch.names("/_base") == ["a9993e364706816aba3e25717850c26c9cd0d89d.raw"])
+        await #expect(throws: Broken.self) {
+            try await cache.open("def") { _, descriptor in
+                Int64(write(descriptor, "packed", 6))
+            } check: { _ in
+            } conversion: { _, path, _ in
+                try Files.write(path, [1])
+                throw Broken()
+            }
+        }
+        #expect(scratch.names("/_base").count == 1)
+    }
+
+    @Test func whatNothingUsesGoesWhenItIsOldEnough() async throws {
+        for id in ["used", "young", "old"] {
+            _ = try await cache.open(id) { _, descriptor in Int64(write(descriptor, "data", 4)) } check: { _ in }
+        }
+        func age(_ id: String, _ seconds: Int) {
+            let when = timespec(tv_sec: time(nil) - seconds, tv_nsec: 0)
+            utimensat(AT_FDCWD, cache.path(of: id), [when, when], 0)
+        }
+        for (id, seconds) in [("used", 200_000), ("young", 100), ("old", 90_000)] { age(id, seconds) }
+        #expect(try await cache.removeUnused(except: ["used"], olderThan: 86_400) == 1)
+        #expect(Set(scratch.names("/_base")) == Set(["used", "young"].map { String(cache.path(of: $0).split(separator: "/").last ?? "") }))
+        // Its age counts from its last use.
+        #expect(try await cache.removeUnused(except: [], olderThan: 86_400) == 0)
+    }
+
     private struct Broken: Error {}
     private final class Counter: Sendable { let value = Atomic(0) }
 

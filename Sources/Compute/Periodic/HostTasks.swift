@@ -11,20 +11,16 @@ package struct HostTasks: Sendable {
     private let tracker: ResourceTracker
     private let instances: any InstanceStartup
     private let healer: InfoCacheHealer
-    private let imageCachePass: (@Sendable () async throws -> Void)?
     private var host: String { parts.configuration.host }
 
-    /// - Parameter imageCachePass: removes base images that nothing uses, where the driver keeps such.
     package init(
-        parts: HostParts, tracker: ResourceTracker, instances: any InstanceStartup, network: any InstanceNetwork,
-        imageCachePass: (@Sendable () async throws -> Void)? = nil
+        parts: HostParts, tracker: ResourceTracker, instances: any InstanceStartup, network: any InstanceNetwork
     ) {
         self.parts = parts
         self.tracker = tracker
         self.instances = instances
         healer = InfoCacheHealer(
             conductor: parts.conductor, network: network, host: parts.configuration.host, logger: parts.logger)
-        self.imageCachePass = imageCachePass
     }
 
     package var all: [PeriodicTask] {
@@ -50,11 +46,9 @@ package struct HostTasks: Sendable {
             tasks.append(
                 task("_poll_shelved_instances", intervals.shelvedPoll) { try await due(.offload, "shelved", offload, $0) })
         }
-        if let imageCachePass {
-            tasks.append(
-                task("_run_image_cache_manager_pass", parts.configuration.images.cacheManagerInterval) { _ in
-                    try await imageCachePass()
-                })
+        let images = parts.configuration.images
+        if images.removesUnusedBaseImages {
+            tasks.append(task("_run_image_cache_manager_pass", images.cacheManagerInterval, cleanImageCache))
         }
         return tasks.compactMap { $0 }
     }
@@ -64,6 +58,11 @@ package struct HostTasks: Sendable {
         _ body: @escaping @Sendable (RequestContext) async throws -> Void
     ) -> PeriodicTask? {
         PeriodicRule(name, option: seconds, runsImmediately: runsImmediately).map { PeriodicTask($0, body) }
+    }
+
+    private func cleanImageCache(_ context: RequestContext) async throws {
+        let count = try await parts.driver.cleanImageCache(minimumAge: parts.configuration.images.unusedBaseImageAge)
+        if count > 0 { parts.logger.info("unused images removed from the cache", metadata: ["images": "\(count)"]) }
     }
 
     private func seconds(_ option: KeyPath<ComputeOptions, Duration>) -> Int {

@@ -58,6 +58,15 @@ extension MachineDriver {
         return try directory.run()?.end == .crashed ? .crashed : .shutdown
     }
 
+    package func cleanImageCache(minimumAge: Duration) async throws -> Int {
+        try await translatingErrors(while: "clean the image cache") {
+            let used = try await blocking { [self] in
+                Set(try instanceUUIDs().flatMap { (try? directory($0).machine())??.imageIDs ?? [] })
+            }
+            return try await cache.removeUnused(except: used, olderThan: Int(clamping: minimumAge.components.seconds))
+        }
+    }
+
     package func consoleOutput(instanceUUID: String, byteCount: Int) async throws -> [UInt8] {
         let directory = directory(try checked(instanceUUID))
         let limit = options.consoleLimitBytes

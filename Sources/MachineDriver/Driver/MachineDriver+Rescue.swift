@@ -72,6 +72,7 @@ extension SavedMachine {
     func rescued(by other: SavedMachine, hasConfigDrive: Bool) -> SavedMachine {
         var machine = self
         machine.bootSuffix = Self.rescueSuffix
+        machine.imageIDs += other.imageIDs
         machine.firmware = other.firmware
         machine.machineType = other.machineType
         machine.commandLine = other.commandLine

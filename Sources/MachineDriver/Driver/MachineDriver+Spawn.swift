@@ -36,10 +36,19 @@ extension MachineDriver {
     }
 
     func bootImages(of plan: MachinePlan, fetch: @Sendable (String, CInt) async throws -> Int64) async throws -> BootImages {
-        let imageID = plan.imageID
-        let format = plan.imageFormat
-        let image = try await cache.open(imageID, fetch: fetch) { file in
-            if let format { _ = try ImageConversion.open(file, format: format, imageID: imageID) } else { try Self.checkRaw(file, imageID: imageID) }
+        let (imageID, flavor) = (plan.imageID, plan.rootByteCount)
+        let image: Descriptor
+        if let format = plan.imageFormat {
+            image = try await cache.open(imageID, fetch: fetch) { file in
+                let source = try ImageConversion.open(file, format: format, imageID: imageID)
+                // Before gigabytes are written for nothing.
+                _ = try MachinePlan.rootByteCount(image: Int64(clamping: source.byteCount), flavor: flavor)
+            } conversion: { file, path, isCancelled in
+                let source = try ImageConversion.open(file, format: format, imageID: imageID)
+                try ImageConversion.convert(source, imageID: imageID, to: path, byteCount: 0, isCancelled: isCancelled)
+            }
+        } else {
+            image = try await cache.open(imageID, fetch: fetch) { try Self.checkRaw($0, imageID: imageID) }
         }
         var images = BootImages(image: image)
         if let kernelID = plan.kernelID { images.kernel = try await cache.open(kernelID, fetch: fetch) { _ in } }
@@ -75,17 +84,11 @@ extension MachineDriver {
     func fill(
         _ directory: InstanceDirectory, _ plan: MachinePlan, _ images: BootImages, suffix: String = "", isCancelled: () -> Bool
     ) throws {
-        let disk = directory.file("disk" + suffix)
-        if let format = plan.imageFormat {
-            let source = try ImageConversion.open(images.image, format: format, imageID: plan.imageID)
-            let byteCount = try MachinePlan.rootByteCount(image: Int64(clamping: source.byteCount), flavor: plan.rootByteCount)
-            try ImageConversion.convert(source, imageID: plan.imageID, to: disk, byteCount: byteCount, isCancelled: isCancelled)
-        } else {
-            let size = try Files.byteCount(of: images.image, named: "image \(plan.imageID)")
-            let byteCount = try MachinePlan.rootByteCount(image: size, flavor: plan.rootByteCount)
-            try DiskFiles.copy(
-                images.image, named: "image \(plan.imageID)", to: disk, byteCount: byteCount, isCancelled: isCancelled)
-        }
+        let size = try Files.byteCount(of: images.image, named: "image \(plan.imageID)")
+        let byteCount = try MachinePlan.rootByteCount(image: size, flavor: plan.rootByteCount)
+        try DiskFiles.copy(
+            images.image, named: "image \(plan.imageID)", to: directory.file("disk" + suffix), byteCount: byteCount,
+            isCancelled: isCancelled)
         if let kernel = images.kernel, let id = plan.kernelID {
             try copy(id, kernel, to: directory.kernel(suffix), isCancelled: isCancelled)
         }

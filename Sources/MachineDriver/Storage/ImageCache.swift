@@ -1,5 +1,6 @@
-// Images as they came, below <instances_path>/<_base>, each under the SHA-1 of its id as Nova names them. A file in there is
-// complete: it gets its name after its last byte is on the disk. Fetches of one image at one time share one download.
+// Images below <instances_path>/<_base>, each under the SHA-1 of its id as Nova names them; one in a format of its own is kept as the
+// raw disk it becomes, ".raw" after its name. A file in there is complete: it gets its name after its last byte is on the disk. Fetches
+// of one image at one time share one download.
 import ComputeDriver
 import Crypto
 import Glibc
@@ -18,20 +19,69 @@ final class ImageCache: Sendable {
         return "\(directory)/\(String(decoding: name, as: UTF8.self))"
     }
 
-    /// The image's file, opened for reading; fetched first where it is missing. `check` looks at new data before it is kept.
-    /// A download that fails, is cut or cancelled leaves nothing; one who waited for it then tries by himself.
+    /// Makes a new file from what was downloaded, and asks its last argument between pieces whether to stop.
+    typealias Conversion = @Sendable (Descriptor, String, () -> Bool) throws -> Void
+
+    /// The image's file, opened for reading; fetched first where it is missing. `check` looks at new data before it is kept, and
+    /// at what is there; `conversion` makes what is kept. A download that fails, is cut or cancelled leaves nothing; one who waited
+    /// for it then tries by himself.
     func open(
         _ imageID: String, fetch: @Sendable (String, CInt) async throws -> Int64,
-        check: @escaping @Sendable (Descriptor) throws -> Void
+        check: @escaping @Sendable (Descriptor) throws -> Void, conversion: Conversion? = nil
     ) async throws -> Descriptor {
-        let path = path(of: imageID)
+        let path = path(of: imageID) + (conversion == nil ? "" : Self.convertedSuffix)
         return try await locks.withLock(path) {
             if let file = try await blocking({ try Self.existing(path) }) {
-                try await blocking { try check(file) }
+                if conversion == nil { try await blocking { try check(file) } }
                 return file
             }
-            return try await download(imageID, to: path, fetch: fetch, check: check)
+            let file = try await download(imageID, to: path, fetch: fetch, check: check, isKept: conversion == nil)
+            guard let conversion else { return file }
+            return try await convert(file, to: path, conversion)
         }
+    }
+
+    private func convert(_ file: Descriptor, to path: String, _ conversion: @escaping Conversion) async throws -> Descriptor {
+        let part = path + Self.partSuffix
+        do {
+            return try await blockingCancellably { isCancelled in
+                unsafe unlink(part)
+                try conversion(file, part, isCancelled)
+                try Files.rename(part, to: path)
+                return try Descriptor(opening: path, O_RDONLY)
+            }
+        } catch {
+            _ = try? await blocking { unsafe unlink(part) }
+            throw error
+        }
+    }
+
+    private static let convertedSuffix = ".raw"
+
+    /// Removes images that none of `imageIDs` is and that nobody has used for `age` seconds. - Returns: how many.
+    func removeUnused(except imageIDs: Set<String>, olderThan age: Int) async throws -> Int {
+        let used = Set(imageIDs.flatMap { [path(of: $0), path(of: $0) + Self.convertedSuffix] })
+        let names = try await blocking { [directory] in try Files.names(in: directory) }
+        var count = 0
+        for name in names where !name.hasSuffix(Self.partSuffix) {
+            let path = "\(directory)/\(name)"
+            // Under its lock: nobody is about to open it.
+            let isRemoved = try await locks.withLock(path) {
+                try await blocking {
+                    if used.contains(path) {
+                        // Its age counts from its last use, as Nova has it.
+                        _ = unsafe utimensat(AT_FDCWD, path, nil, 0)
+                        return false
+                    }
+                    var status = stat()
+                    guard unsafe stat(path, &status) == 0, time(nil) - status.st_mtim.tv_sec >= age else { return false }
+                    try Files.removeTree(path)
+                    return true
+                }
+            }
+            if isRemoved { count += 1 }
+        }
+        return count
     }
 
     private static func existing(_ path: String) throws(HostFailure) -> Descriptor? {
@@ -43,7 +93,7 @@ final class ImageCache: Sendable {
 
     private func download(
         _ imageID: String, to path: String, fetch: @Sendable (String, CInt) async throws -> Int64,
-        check: @escaping @Sendable (Descriptor) throws -> Void
+        check: @escaping @Sendable (Descriptor) throws -> Void, isKept: Bool
     ) async throws -> Descriptor {
         let part = path + Self.partSuffix
         let file = try await blocking { [directory] in
@@ -60,6 +110,10 @@ final class ImageCache: Sendable {
                     throw ImageCut(imageID: imageID, byteCount: byteCount, announced: announced)
                 }
                 try check(file)
+                guard isKept else {
+                    unsafe unlink(part)
+                    return
+                }
                 guard fsync(file.rawValue) == 0 else { throw HostFailure("write", part) }
                 try Files.rename(part, to: path)
             }

@@ -1,4 +1,4 @@
-// Images in a format of their own become raw disks when an instance is made: qcow2, VMDK, VHD, VHDX and VDI, each read as the
+// Images in a format of their own become raw disks on their way into the cache: qcow2, VMDK, VHD, VHDX and VDI, each read as the
 // format that its record names. An image that stands on another one is refused: whose file would that be?
 import ComputeDriver
 import DiskImage

@@ -37,6 +37,8 @@ struct SavedMachine: Sendable, Equatable {
     var machineType = "direct-1.0"
     /// After the names of the files a rescued machine boots from: ".rescue"; else empty.
     var bootSuffix = ""
+    /// Images it was made from: root, kernel, RAM disk.
+    var imageIDs: [String] = []
 
     /// What the instance's image became.
     var rootDisk: Disk? { disks.first { $0.file == "disk" } }
@@ -52,6 +54,7 @@ struct SavedMachine: Sendable, Equatable {
                 disks.map { ["id": .string($0.id), "file": .string($0.file), "readOnly": .bool($0.isReadOnly), "bus": .string($0.bus)] }),
             "interfaces": .array(interfaces.map(Self.json)), "machineType": .string(machineType),
             "firmware": firmware.map { .string($0.rawValue) } ?? .null, "bootSuffix": .string(bootSuffix),
+            "imageIDs": .array(imageIDs.map { .string($0) }),
         ]
     }
 
@@ -89,6 +92,7 @@ struct SavedMachine: Sendable, Equatable {
         firmware = json["firmware"]?.stringValue.flatMap { Firmware(rawValue: $0) }
         machineType = json["machineType"]?.stringValue ?? "direct-1.0"
         bootSuffix = json["bootSuffix"]?.stringValue == Self.rescueSuffix ? Self.rescueSuffix : ""
+        imageIDs = json["imageIDs"]?.arrayValue?.compactMap(\.stringValue) ?? []
         self.disks = []
         for disk in disks {
             guard let id = disk["id"]?.stringValue, let file = disk["file"]?.stringValue, !file.contains("/"),
