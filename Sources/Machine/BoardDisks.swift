@@ -64,8 +64,10 @@ struct BoardDisks {
         counters = disks.map { _ in DeviceCounters() }
         var sata: [(index: Int, drive: AttachedDrive)] = [], ide: [(index: Int, drive: AttachedDrive)] = [], scsi: [(index: Int, target: SCSITarget)] = []
         for (index, disk) in disks.enumerated() {
-            let image = try Self.open(disk)
-            images.append(image)
+            let opened = try Self.open(disk)
+            images.append(opened)
+            // What the guest's requests go to: the image itself, or the buckets before it.
+            let image: any BlockBackend = disk.limits.isEmpty ? opened : LimitedBackend(opened, limits: BlockLimits(disk.limits))
             let identity = DriveIdentity(model: disk.isOptical ? "APUS DVD-ROM" : "APUS HARDDISK", serial: disk.serial ?? disk.id)
             switch disk.bus {
             case .virtio: try attachVirtIO(image, disk, index, in: &slots)
@@ -169,5 +171,20 @@ struct BoardDisks {
             slots.note("/pci@i0cf8/scsi@\(device)/channel@0/disk@\(number),0", disks[index].bootIndex)
             counters[index] = target.counters
         }
+    }
+}
+
+extension BlockLimits {
+    init(_ limits: DiskLimits) {
+        func limit(_ kind: DiskLimits.Kind) -> Limit? {
+            limits.limits[kind].map { Limit(perSecond: $0.perSecond, burst: $0.burst) }
+        }
+        self.init()
+        totalBytes = limit(.totalBytes)
+        readBytes = limit(.readBytes)
+        writeBytes = limit(.writeBytes)
+        totalOperations = limit(.totalOperations)
+        readOperations = limit(.readOperations)
+        writeOperations = limit(.writeOperations)
     }
 }

@@ -259,7 +259,7 @@ extension DiskConfiguration {
             }
             bus = known
         }
-        return DiskConfiguration(
+        var disk = DiskConfiguration(
             id: try members.string("id", upTo: 255), fd: try members.integer("fd", in: descriptors),
             readOnly: try members.boolIfPresent("readOnly") ?? false,
             serial: try members.stringIfPresent("serial", upTo: 255), bus: bus,
@@ -267,6 +267,8 @@ extension DiskConfiguration {
             bootIndex: try members.integerIfPresent("bootIndex", in: 0...255),
             format: try members.stringIfPresent("format", upTo: 64) ?? "raw",
             backing: try members.objects("backing", upTo: 64, BackingConfiguration.read))
+        disk.limits = try members.objectIfPresent("limits", DiskLimits.read) ?? DiskLimits()
+        return disk
     }
 
     fileprivate var json: JSONValue {
@@ -275,6 +277,7 @@ extension DiskConfiguration {
         ]
         if let bootIndex { members["bootIndex"] = .integer(Int64(bootIndex)) }
         if let serial { members["serial"] = .string(serial) }
+        if !limits.isEmpty { members["limits"] = limits.json }
         return .object(members)
     }
 }

@@ -170,6 +170,7 @@ package struct DiskConfiguration: Sendable, Equatable {
     package var format: String
     /// The images below, the next first.
     package var backing: [BackingConfiguration]
+    package var limits = DiskLimits()
 
     package init(
         id: String, fd: Int, readOnly: Bool = false, serial: String? = nil, bus: DiskBus = .virtio, isOptical: Bool = false,

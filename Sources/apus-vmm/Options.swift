@@ -32,8 +32,9 @@ struct Options {
           --cmdline TEXT      kernel command line (default: console=ttyS0)
           --memory MIB        guest RAM, 64 to 1048576 (default: 256)
           --cpus N            vCPUs, 1 to 64 (default: 1)
-          --disk FILE[,WORD]… a disk; may be repeated. Words: ro, cd, boot=N, format=FORMAT (raw), backing=FORMAT:FILE, and what it
-                              is attached to: virtio (default), sata, ide, nvme, scsi
+          --disk FILE[,WORD]… a disk; may be repeated. Words: ro, cd, boot=N, format=FORMAT (raw), backing=FORMAT:FILE,
+                              bytes=N and operations=N a second, and what it is attached to: virtio (default), sata,
+                              ide, nvme, scsi
           --net TAP,MAC       virtio-net on a tap: its name, or fd:N of an open one; may be repeated
           --rng               virtio-rng, fed from this host
           --balloon           virtio-balloon with statistics
@@ -177,6 +178,10 @@ struct Options {
                 guard parts.count == 2 else { throw fail("--disk \(text): give backing=FORMAT:FILE") }
                 let number = Int(try open(String(parts[1]), O_RDONLY, for: "--disk"))
                 disk.backing.insert(BackingConfiguration(fd: number, format: String(parts[0])), at: 0)
+            } else if word.hasPrefix("bytes="), let count = UInt64(word.dropFirst(6)), count > 0 {
+                disk.limits.limits[.totalBytes] = .init(perSecond: count)
+            } else if word.hasPrefix("operations="), let count = UInt64(word.dropFirst(11)), count > 0 {
+                disk.limits.limits[.totalOperations] = .init(perSecond: count)
             } else if word.hasPrefix("boot="), let index = Int(word.dropFirst(5)), (0...255).contains(index) {
                 disk.bootIndex = index
             } else {

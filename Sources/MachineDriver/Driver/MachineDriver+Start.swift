@@ -157,10 +157,11 @@ extension MachineDriver {
         configuration.system = SystemConfiguration(version: options.productVersion, serial: machine.uuid, uuid: uuid)
         for (index, disk) in machine.disks.enumerated() {
             let file = try Descriptor(opening: directory.file(disk.file), disk.isReadOnly ? O_RDONLY : O_RDWR)
-            configuration.disks.append(
-                DiskConfiguration(
-                    id: disk.id, fd: inheritance.add(file), readOnly: disk.isReadOnly, bus: DiskBus(rawValue: disk.bus) ?? .virtio,
-                    bootIndex: index))
+            var description = DiskConfiguration(
+                id: disk.id, fd: inheritance.add(file), readOnly: disk.isReadOnly, bus: DiskBus(rawValue: disk.bus) ?? .virtio,
+                bootIndex: index)
+            if !disk.isReadOnly { description.limits = DiskQuota.limits(machine.diskLimits) }
+            configuration.disks.append(description)
         }
         for interface in machine.interfaces {
             let plan = try PlugPlan(interface)
