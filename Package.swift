@@ -82,6 +82,7 @@ let monitorTargets: [Target] = [
     tests("HostSystemTests", ["HostSystem"]),
     tests("GuestMemoryTests", ["GuestMemory", "HostSystem"]),
     tests("MachineCoreTests", ["MachineCore", "HostSystem", "GuestMemory"]),
+    tests("KVMTests", ["KVM", "MachineCore"]),
     tests("PCITests", ["PCI", "MachineCore", "HostSystem", "GuestMemory"]),
     tests("DiskImageTests", ["DiskImage", "HostSystem"]),
     tests("NetworkBackendTests", ["NetworkBackend", "HostSystem"]),

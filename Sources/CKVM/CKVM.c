@@ -10,6 +10,11 @@
 
 int ckvm_api_version(int kvm) { return ioctl(kvm, KVM_GET_API_VERSION, 0); }
 int ckvm_check_extension(int fd, int capability) { return ioctl(fd, KVM_CHECK_EXTENSION, (long)capability); }
+int ckvm_enable_capability(int fd, unsigned capability)
+{
+    struct kvm_enable_cap enable = {.cap = capability};
+    return ioctl(fd, KVM_ENABLE_CAP, &enable);
+}
 int ckvm_create_vm(int kvm) { return ioctl(kvm, KVM_CREATE_VM, 0); }
 int ckvm_vcpu_mmap_size(int kvm) { return ioctl(kvm, KVM_GET_VCPU_MMAP_SIZE, 0); }
 

@@ -66,3 +66,39 @@ failed:;
     errno = reason;
     return -1;
 }
+
+int apus_host_connect(const char *path, int milliseconds) {
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    if (strlen(path) >= sizeof address.sun_path) {
+        errno = ENAMETOOLONG;
+        return -1;
+    }
+    strcpy(address.sun_path, path);
+    int client = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (client < 0) return -1;
+    struct timeval limit = {.tv_sec = milliseconds / 1000, .tv_usec = milliseconds % 1000 * 1000};
+    if (setsockopt(client, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit) == 0
+        && setsockopt(client, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit) == 0
+        && connect(client, (struct sockaddr *)&address, sizeof address) == 0)
+        return client;
+    int reason = errno;
+    close(client);
+    errno = reason;
+    return -1;
+}
+
+int64_t apus_host_send_descriptor(int socket, const void *bytes, int64_t count, int descriptor) {
+    struct iovec part = {.iov_base = (void *)bytes, .iov_len = (size_t)count};
+    union {
+        struct cmsghdr header;
+        char space[CMSG_SPACE(sizeof(int))];
+    } control = {0};
+    struct msghdr message = {
+        .msg_iov = &part, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control.space};
+    struct cmsghdr *header = CMSG_FIRSTHDR(&message);
+    header->cmsg_level = SOL_SOCKET;
+    header->cmsg_type = SCM_RIGHTS;
+    header->cmsg_len = CMSG_LEN(sizeof(int));
+    memcpy(CMSG_DATA(header), &descriptor, sizeof descriptor);
+    return sendmsg(socket, &message, MSG_NOSIGNAL);
+}

@@ -206,6 +206,10 @@ package protocol ComputeDriver: Sendable {
     func rescue(_ request: SpawnRequest) async throws
     /// Ends a rescued machine and starts it again as it was.
     func unrescue(instance: Instance, interfaces: [InterfaceRequest]) async throws
+    /// Writes the whole machine to disk and ends it: it uses no memory and no CPU until `resume`.
+    func suspend(instance: Instance) async throws
+    /// Goes on where `suspend` stopped. A failure leaves it suspended.
+    func resume(instance: Instance, interfaces: [InterfaceRequest]) async throws
     /// A non-maskable interrupt on every vCPU: a guest that is set up for it writes a crash dump.
     func injectNMI(instanceUUID: String) async throws
     func pause(instanceUUID: String) async throws

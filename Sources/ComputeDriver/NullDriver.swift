@@ -9,7 +9,7 @@ import Synchronization
 package final class NullDriver: ComputeDriver {
     /// An operation of this driver, for `fail` and `calls`.
     package enum Operation: String, Sendable {
-        case spawn, destroy, powerOff, powerOn, softReboot, snapshot, rescue, unrescue, injectNMI, pause, unpause, consoleOutput, statistics
+        case spawn, destroy, powerOff, powerOn, softReboot, snapshot, rescue, unrescue, suspend, resume, injectNMI, pause, unpause, consoleOutput, statistics
     }
     private struct Machine {
         var powerState: PowerState
@@ -147,6 +147,22 @@ package final class NullDriver: ComputeDriver {
         try begin(.unrescue, instance.uuid)
         try withMachine(instance.uuid) { machine in
             machine.isRescued = false
+            machine.interfaces = interfaces
+            machine.powerState = .running
+        }
+    }
+
+    package func suspend(instance: Instance) async throws {
+        try begin(.suspend, instance.uuid)
+        try withMachine(instance.uuid) { machine in
+            guard machine.powerState == .running || machine.powerState == .paused else { throw Self.notRunning(instance.uuid) }
+            machine.powerState = .suspended
+        }
+    }
+
+    package func resume(instance: Instance, interfaces: [InterfaceRequest]) async throws {
+        try begin(.resume, instance.uuid)
+        try withMachine(instance.uuid) { machine in
             machine.interfaces = interfaces
             machine.powerState = .running
         }

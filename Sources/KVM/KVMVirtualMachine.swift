@@ -19,6 +19,9 @@ package final class KVMVirtualMachine: VirtualMachine {
     private let memory = Mutex<GuestMemory?>(nil)
     /// What the guest's clock stood at, while it is stopped.
     private let stoppedClock = Mutex<UInt64?>(nil)
+    /// CPUID before the topology is written over it; nil: the host's.
+    private let shownCPUID = Mutex<CPUIDTable?>(nil)
+    private let enlightenments = Mutex<Set<Enlightenment>>([])
 
     init(system: KVMSystem) throws(AcceleratorError) {
         let number = ckvm_create_vm(system.descriptor.rawValue)
@@ -76,13 +79,25 @@ package final class KVMVirtualMachine: VirtualMachine {
         windows.withLock { $0[window] = nil }
     }
 
+    package func show(_ model: ProcessorModel) throws(AcceleratorError) {
+        let table = try system.supportedCPUID.showing(model)
+        shownCPUID.withLock { $0 = table }
+        enlightenments.withLock { $0 = model.enlightenments }
+    }
+
     package func makeVCPU(index: Int, topology: ProcessorTopology) throws(AcceleratorError) -> any VirtualCPU {
         let apicID = topology.apicID(of: index)
         let number = ckvm_create_vcpu(descriptor.rawValue, CInt(apicID))
         guard number >= 0 else { throw kvmError("KVM_CREATE_VCPU", "vcpu \(index)") }
+        // Its messages and timers are the kernel's, who wants to know before the processor's description comes.
+        if enlightenments.withLock({ $0.contains(.synic) }), ckvm_enable_capability(number, UInt32(KVM_CAP_HYPERV_SYNIC2)) != 0 {
+            let error = kvmError("KVM_ENABLE_CAP KVM_CAP_HYPERV_SYNIC2", "vcpu \(index)")
+            close(number)
+            throw error
+        }
         return try KVMVCPU(
             owning: OwnedDescriptor(owning: number), index: index, machine: self, runByteCount: runByteCount,
-            cpuid: system.supportedCPUID.adjusted(forVCPU: index, topology: topology), stateMSRs: system.stateMSRs)
+            cpuid: (shownCPUID.withLock { $0 } ?? system.supportedCPUID).adjusted(forVCPU: index, topology: topology), stateMSRs: system.stateMSRs)
     }
 
     package func setLine(gsi: UInt32, isAsserted: Bool) {

@@ -37,6 +37,7 @@ package final class GuestMachine: DrivenMachine, Sendable {
         try machine.map(memory)
         board = try Board(configuration, machine: machine, memory: memory, output: output, power: requests, loop: loop)
         let topology = configuration.cpu.topology
+        if configuration.cpu.isSpecial { try machine.show(try configuration.cpu.processorModel()) }
         var vcpus: [any VirtualCPU] = []
         for index in 0..<topology.count { vcpus.append(try machine.makeVCPU(index: index, topology: topology)) }
         initialProcessorStates = try vcpus.map { try $0.saveState() }
@@ -115,6 +116,23 @@ package final class GuestMachine: DrivenMachine, Sendable {
 }
 
 extension CPUConfiguration {
+    /// Something else than the host's processor as it is.
+    var isSpecial: Bool { model != nil || !features.isEmpty || hidesKVM || !enlightenments.isEmpty }
+
+    func processorModel() throws(AcceleratorError) -> ProcessorModel {
+        var wanted = ProcessorModel(features: features, hidesAccelerator: hidesKVM)
+        if let model, model != "host-passthrough", model != "host-model" { wanted.base = .named(model) }
+        for name in enlightenments {
+            guard let one = Enlightenment(rawValue: name) else {
+                throw AcceleratorError(
+                    "find Hyper-V enlightenment", subject: name, fault: .caller,
+                    reason: "there are: " + Enlightenment.allCases.map(\.rawValue).joined(separator: ", "))
+            }
+            wanted.enlightenments.insert(one)
+        }
+        return wanted
+    }
+
     var topology: ProcessorTopology { ProcessorTopology(sockets: sockets, cores: cores, threads: threads) }
 }
 

@@ -209,21 +209,36 @@ extension CPUConfiguration {
         let cores = try members.integerIfPresent("cores", in: 1...64),
             threads = try members.integerIfPresent("threads", in: 1...64)
         let sharing = (cores ?? 1) * (threads ?? 1)
-        let cpu = CPUConfiguration(
+        var cpu = CPUConfiguration(
             count: count, sockets: sockets ?? max(count / sharing, 1), cores: cores ?? 1, threads: threads ?? 1)
         guard cpu.sockets * sharing == count else {
             throw members.error(
                 "sockets",
                 "\(cpu.sockets) sockets of \(cpu.cores) cores with \(cpu.threads) threads are not \(count) vCPUs")
         }
+        cpu.model = try members.stringIfPresent("model", upTo: 64)
+        cpu.hidesKVM = try members.boolIfPresent("hideKVM") ?? false
+        for (name, value) in members.valueIfPresent("features")?.objectValue ?? [:] {
+            guard let isOn = value.boolValue, name.utf8.count <= 64 else { throw members.error("features", "\(name.prefix(64)) is neither on nor off") }
+            cpu.features[name] = isOn
+        }
+        for value in members.valueIfPresent("hyperv")?.arrayValue ?? [] {
+            guard let name = value.stringValue, name.utf8.count <= 64 else { throw members.error("hyperv", "not a list of names") }
+            cpu.enlightenments.append(name)
+        }
         return cpu
     }
 
     fileprivate var json: JSONValue {
-        [
+        var members: [String: JSONValue] = [
             "count": .integer(Int64(count)), "sockets": .integer(Int64(sockets)), "cores": .integer(Int64(cores)),
             "threads": .integer(Int64(threads)),
         ]
+        if let model { members["model"] = .string(model) }
+        if !features.isEmpty { members["features"] = .object(features.mapValues { .bool($0) }) }
+        if hidesKVM { members["hideKVM"] = true }
+        if !enlightenments.isEmpty { members["hyperv"] = .array(enlightenments.map { .string($0) }) }
+        return .object(members)
     }
 }
 

@@ -108,6 +108,18 @@ package struct CPUConfiguration: Sendable, Equatable {
     package var sockets: Int
     package var cores: Int
     package var threads: Int
+    /// "host-passthrough", "host-model" or a processor by libvirt's name; nil: the host's.
+    package var model: String?
+    /// By libvirt's names: whether the guest must have it or must not.
+    package var features: [String: Bool] = [:]
+    /// The guest does not see that KVM runs it.
+    package var hidesKVM = false
+    /// Hyper-V's interfaces by libvirt's names.
+    package var enlightenments: [String] = []
+    /// What Nova asks libvirt for where a guest is a Windows.
+    package static let windowsEnlightenments = [
+        "relaxed", "vapic", "spinlocks", "vpindex", "runtime", "time", "synic", "stimer", "reset", "frequencies", "tlbflush", "ipi",
+    ]
 
     /// One socket for each vCPU.
     package init(count: Int) { self.init(count: count, sockets: count, cores: 1, threads: 1) }

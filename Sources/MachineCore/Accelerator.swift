@@ -120,6 +120,8 @@ package protocol VirtualMachine: DoorbellRegistrar, MessageInterruptFactory {
     func mapWindow(_ window: Int, _ pages: HostPages, at base: GuestAddress, isReadOnly: Bool) throws(AcceleratorError)
     /// From here on accesses come back as exits.
     func unmapWindow(_ window: Int) throws(AcceleratorError)
+    /// Which processor the vCPUs are that are made from here on. Without it: all that the host has.
+    func show(_ model: ProcessorModel) throws(AcceleratorError)
     /// Makes vCPU `index` of a guest with `topology.count` vCPUs in all.
     func makeVCPU(index: Int, topology: ProcessorTopology) throws(AcceleratorError) -> any VirtualCPU
     /// The level of global system interrupt `gsi` (0-23).

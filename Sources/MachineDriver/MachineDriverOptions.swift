@@ -13,6 +13,9 @@ package struct MachineDriverOptions: Sendable, Equatable {
     package var biosPath = "/usr/share/seabios/bios-256k.bin"
     package var firmwareCodePath = "/usr/share/OVMF/OVMF_CODE_4M.fd"
     package var firmwareVariablesPath = "/usr/share/OVMF/OVMF_VARS_4M.fd"
+    package var processor = ProcessorOptions()
+    /// How long writing a guest's memory to disk may take.
+    package var saveTimeout: Duration = .seconds(1800)
     /// [apus] run_directory: the monitors' sockets. Short: a socket's path has at most 107 bytes.
     package var runDirectory: String
     /// [DEFAULT] instance_name_template, "instance-%08x".

@@ -87,6 +87,16 @@ extension ComputeOptions {
         instanceNameTemplate = reader.string(main, "instance_name_template", or: "instance-%08x")
         maximumConcurrentBuilds = reader.integer(main, "max_concurrent_builds", or: 10, in: 0...Int.max)
         maximumConcurrentSnapshots = reader.integer(main, "max_concurrent_snapshots", or: 5, in: 0...Int.max)
+        let modes = ["host-model", "host-passthrough", "custom", "none"]
+        processorMode = reader.string("libvirt", "cpu_mode").flatMap { $0.isEmpty ? nil : $0 }
+        processorModels = reader.list("libvirt", "cpu_models", aliases: [OptionKey(group: "libvirt", name: "cpu_model")])
+        processorFlags = reader.list("libvirt", "cpu_model_extra_flags")
+        if let processorMode, !modes.contains(processorMode) {
+            reader.fail("libvirt", "cpu_mode", "\"\(processorMode)\" is none of \(modes.joined(separator: ", "))")
+        }
+        if processorMode == "custom", processorModels.isEmpty {
+            reader.fail("libvirt", "cpu_models", "cpu_mode is custom and no model is named")
+        }
         snapshotImageFormat = reader.string("libvirt", "snapshot_image_format").flatMap { $0.isEmpty ? nil : $0 }
         shelvedOffloadTime = reader.seconds(main, "shelved_offload_time", or: 0, in: -1...Int.max)
         reclaimInterval = reader.seconds(main, "reclaim_instance_interval", or: 0)

@@ -31,6 +31,12 @@ package struct ComputeOptions: Sendable, Equatable {
     package var instanceNameTemplate: String
     package var maximumConcurrentBuilds: Int
     package var maximumConcurrentSnapshots: Int
+    /// [libvirt] cpu_mode: "host-passthrough", "host-model", "custom", "none"; nil: the host's processor.
+    package var processorMode: String?
+    /// [libvirt] cpu_models: the first is taken where the mode is custom.
+    package var processorModels: [String]
+    /// [libvirt] cpu_model_extra_flags: "+pcid", "pcid", "-vmx".
+    package var processorFlags: [String]
     /// Glance's disk_format of snapshots; nil: this service's choice.
     package var snapshotImageFormat: String?
     /// How long a shelved server stays on its host: zero: not at all; negative: for ever.

@@ -32,6 +32,8 @@ struct Options {
           --cmdline TEXT      kernel command line (default: console=ttyS0)
           --memory MIB        guest RAM, 64 to 1048576 (default: 256)
           --cpus N            vCPUs, 1 to 64 (default: 1)
+          --cpu MODEL[,WORD]… host-passthrough, host-model or a processor by libvirt's name (default: the host's). Words: +FEATURE,
+                              -FEATURE, hide-kvm, hyperv (all that Windows uses of it)
           --disk FILE[,WORD]… a disk; may be repeated. Words: ro, cd, boot=N, format=FORMAT (raw), backing=FORMAT:FILE,
                               bytes=N and operations=N a second, and what it is attached to: virtio (default), sata,
                               ide, nvme, scsi
@@ -125,7 +127,11 @@ struct Options {
             guard let count = Int(text), (1...64).contains(count) else {
                 throw Self.fail("--cpus \(text): give a number from 1 to 64")
             }
+            let old = machine.cpu
             machine.cpu = CPUConfiguration(count: count)
+            (machine.cpu.model, machine.cpu.features) = (old.model, old.features)
+            (machine.cpu.hidesKVM, machine.cpu.enlightenments) = (old.hidesKVM, old.enlightenments)
+        case "--cpu": try readProcessor(try value())
         case "--disk":
             let text = try value()
             try checkDeviceCount(option, text)
@@ -191,6 +197,26 @@ struct Options {
         }
         disk.fd = Int(try open(String(name), disk.readOnly ? O_RDONLY : O_RDWR, for: "--disk"))
         return disk
+    }
+
+    /// MODEL[,WORD]…
+    private mutating func readProcessor(_ text: String) throws {
+        var words = text.split(separator: ",").map(String.init)[...]
+        guard let model = words.popFirst(), !model.hasPrefix("+"), !model.hasPrefix("-") else {
+            throw Self.fail("--cpu \(text): give a model first, for example host-passthrough")
+        }
+        machine.cpu.model = model
+        for word in words {
+            switch word {
+            case "hide-kvm": machine.cpu.hidesKVM = true
+            case "hyperv": machine.cpu.enlightenments = CPUConfiguration.windowsEnlightenments
+            default:
+                guard let sign = word.first, sign == "+" || sign == "-" else {
+                    throw Self.fail("--cpu \(text): \(word) is none of +FEATURE, -FEATURE, hide-kvm, hyperv")
+                }
+                machine.cpu.features[String(word.dropFirst())] = sign == "+"
+            }
+        }
     }
 
     private func checkDeviceCount(_ option: String, _ value: String) throws {

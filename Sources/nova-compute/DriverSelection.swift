@@ -12,12 +12,15 @@ struct DriverSelection: Sendable {
     let instanceName: @Sendable (Int) -> String
 
     init(_ configuration: Configuration, logger: Logger) throws {
-        let options = MachineDriverOptions(
+        var options = MachineDriverOptions(
             instancesPath: configuration.instancesPath, cacheSubdirectory: configuration.images.cacheSubdirectory,
             monitorPath: configuration.apus.monitorPath ?? Self.monitorPath(),
             runDirectory: configuration.apus.runDirectory,
             instanceNameTemplate: configuration.compute.instanceNameTemplate)
-        instanceName = { options.instanceName(id: $0) }
+        let compute = configuration.compute
+        options.processor = ProcessorOptions(
+            mode: compute.processorMode, models: compute.processorModels, flags: compute.processorFlags)
+        instanceName = { [options] id in options.instanceName(id: id) }
         switch configuration.computeDriver {
         case nil, "apus", "libvirt.LibvirtDriver", "nova.virt.libvirt.LibvirtDriver":
             driver = MachineDriver(options: options, logger: logger)

@@ -21,6 +21,7 @@ private final class Machine: VirtualMachine {
         windows.withLock { $0[window] = base }
     }
     func unmapWindow(_ window: Int) throws(AcceleratorError) { windows.withLock { $0[window] = nil } }
+    func show(_ model: ProcessorModel) throws(AcceleratorError) {}
     func makeVCPU(index: Int, topology: ProcessorTopology) throws(AcceleratorError) -> any VirtualCPU { throw refusal }
     func setLine(gsi: UInt32, isAsserted: Bool) {
         lines.withLock { if isAsserted { $0.insert(gsi) } else { $0.remove(gsi) } }

@@ -70,6 +70,7 @@ final class FakeAccelerator: VirtualMachine {
     func map(_ memory: GuestMemory) throws(AcceleratorError) {}
     func mapWindow(_ window: Int, _ pages: HostPages, at base: GuestAddress, isReadOnly: Bool) throws(AcceleratorError) {}
     func unmapWindow(_ window: Int) throws(AcceleratorError) {}
+    func show(_ model: ProcessorModel) throws(AcceleratorError) {}
     func makeVCPU(index: Int, topology: ProcessorTopology) throws(AcceleratorError) -> any VirtualCPU {
         let vcpu = FakeVCPU(index: index)
         vcpus.withLock { $0.append(vcpu) }

@@ -8,6 +8,8 @@
 /* system */
 int ckvm_api_version(int kvm);
 int ckvm_check_extension(int fd, int capability);
+/* KVM_ENABLE_CAP without arguments, of a machine or a vCPU. */
+int ckvm_enable_capability(int fd, unsigned capability);
 int ckvm_create_vm(int kvm);
 int ckvm_vcpu_mmap_size(int kvm);
 /* Fills at most `count` entries; returns how many there are. */

@@ -29,6 +29,8 @@ extension ComputeManager {
         case "start_instance": return { try await $0.start(&$1, $2) }
         case "pause_instance": return { try await $0.pause(&$1, $2) }
         case "unpause_instance": return { try await $0.unpause(&$1, $2) }
+        case "suspend_instance": return { try await $0.suspend(&$1, $2) }
+        case "resume_instance": return { try await $0.resume(&$1, $2) }
         case "soft_delete_instance": return { try await $0.softDelete(&$1, $2) }
         case "restore_instance": return { try await $0.restore(&$1, $2) }
         case "trigger_crash_dump": return { try await $0.triggerCrashDump($1, $2) }

@@ -44,6 +44,8 @@ extension MachineDriver {
                     try await session.end()
                 }
                 await unplug(machine.interfaces, of: uuid)
+                // Off is off: a suspended machine does not go on after it.
+                try await blocking { [self] in try directory(uuid).removeState() }
             }
         }
     }

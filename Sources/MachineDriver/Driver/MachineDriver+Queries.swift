@@ -55,6 +55,7 @@ extension MachineDriver {
         }
         let directory = directory(uuid)
         guard directory.exists else { return nil }
+        if directory.hasState { return .suspended }
         return try directory.run()?.end == .crashed ? .crashed : .shutdown
     }
 

@@ -94,9 +94,12 @@ extension MachineDriver {
         }
         if plan.machine.firmware == .uefi {
             // Each guest has variables of its own; what the distribution ships is what they begin with.
-            try DiskFiles.copy(
-                try Descriptor(opening: options.firmwareVariablesPath, O_RDONLY), named: options.firmwareVariablesPath,
-                to: directory.variables(suffix), byteCount: 0, isCancelled: isCancelled)
+            let path = options.firmwareVariablesPath
+            let template: Descriptor
+            do { template = try Descriptor(opening: path, O_RDONLY) } catch {
+                throw HostFailure("open", path, errno: error.errno, remedy: "install the distribution's ovmf")
+            }
+            try DiskFiles.copy(template, named: path, to: directory.variables(suffix), byteCount: 0, isCancelled: isCancelled)
         }
         if let ramdisk = images.ramdisk, let id = plan.ramdiskID {
             try copy(id, ramdisk, to: directory.ramdisk(suffix), isCancelled: isCancelled)

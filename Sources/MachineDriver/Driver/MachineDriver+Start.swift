@@ -31,12 +31,12 @@ private struct Inheritance {
 }
 
 extension MachineDriver {
-    /// Starts the machine of a complete directory. On failure there is no process, no tap, no socket.
-    func start(_ machine: SavedMachine, isPaused: Bool) async throws {
+    /// Starts the machine of a complete directory, or has it go on from a saved state. On failure there is no process, no tap, no socket.
+    func start(_ machine: SavedMachine, isPaused: Bool, restoring state: Descriptor? = nil) async throws {
         try Task.checkCancellation()
         let uuid = machine.uuid
         do {
-            let session = try await blocking { [self] in try launch(machine, isPaused: isPaused) }
+            let session = try await blocking { [self] in try launch(machine, isPaused: isPaused, restoring: state) }
             do {
                 try await session.connect(timeout: options.startTimeout).cancellableValue()
                 session.setEndAsked(false)
@@ -62,7 +62,7 @@ extension MachineDriver {
     }
 
     /// Blocking part: everything up to the running process and its session.
-    private func launch(_ machine: SavedMachine, isPaused: Bool) throws -> MonitorSession {
+    private func launch(_ machine: SavedMachine, isPaused: Bool, restoring state: Descriptor?) throws -> MonitorSession {
         let directory = directory(machine.uuid)
         let run = try makeRun(of: machine.uuid)
         try endStray(of: machine.uuid)
@@ -72,7 +72,8 @@ extension MachineDriver {
             guard memory >= 0 else { throw HostFailure("make", "the machine's description") }
             let description = Descriptor(owning: memory)
             let place = inheritance.add(description)
-            let configuration = try configure(machine, directory, run, isPaused: isPaused, &inheritance)
+            var configuration = try configure(machine, directory, run, isPaused: isPaused, &inheritance)
+            if let state { configuration.startPaused = inheritance.add(state) < 0 }  // RESTORE
             try Files.append(configuration.json.serializedBytes(), to: description, named: "the machine's description")
             guard lseek(memory, 0, SEEK_SET) == 0 else { throw HostFailure("rewind", "the machine's description") }
             let log = try directory.openMonitorLog()
@@ -144,6 +145,7 @@ extension MachineDriver {
             name: machine.name, uuid: uuid, memoryMiB: machine.memoryMiB,
             cpu: CPUConfiguration(
                 count: machine.vcpus, sockets: machine.sockets, cores: machine.cores, threads: machine.threads))
+        machine.processor.apply(to: &configuration.cpu)
         if let firmware = machine.firmware {
             configuration.type = MachineType(rawValue: machine.machineType) ?? .q35
             configuration.firmware = try open(firmware, directory.variables(machine.bootSuffix), &inheritance)

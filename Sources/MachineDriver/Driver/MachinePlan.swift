@@ -93,6 +93,7 @@ struct MachinePlan: Sendable {
             commandLine: properties.text("os_command_line") ?? "root=\(root) console=tty0 console=ttyS0",
             hasRAMDisk: ramdiskID != nil, hasEntropy: specs["hw_rng:allowed"]?.lowercased() != "false", disks: disks,
             queueCount: isMultiQueue ? min(vcpus, 8) : 1, interfaces: request.interfaces)
+        machine.processor = ProcessorChoice(options.processor, image: properties, specs: specs)
         machine.diskLimits = try DiskQuota.read(specs)
         machine.imageIDs = [imageID, kernelID, ramdiskID].compactMap { $0 }
         machine.firmware = board.firmware

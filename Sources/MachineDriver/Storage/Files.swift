@@ -18,6 +18,8 @@ enum Files {
             // SAFETY: the buffer is ours and as long as said.
             let count = unsafe Glibc.read(file.rawValue, &buffer, buffer.count)
             if count < 0 && errno == EINTR { continue }
+            // A file of /proc whose process ended after it was opened: as good as missing.
+            if count < 0 && errno == ESRCH { return nil }
             guard count >= 0 else { throw HostFailure("read", path) }
             if count == 0 { return content }
             content += buffer[..<count]

@@ -37,6 +37,7 @@ struct SavedMachine: Sendable, Equatable {
     var machineType = "direct-1.0"
     /// After the names of the files a rescued machine boots from: ".rescue"; else empty.
     var bootSuffix = ""
+    var processor = ProcessorChoice()
     /// Of each disk, by the names of quota:disk_*: "read_bytes_sec".
     var diskLimits: [String: Int] = [:]
     /// Images it was made from: root, kernel, RAM disk.
@@ -56,6 +57,7 @@ struct SavedMachine: Sendable, Equatable {
                 disks.map { ["id": .string($0.id), "file": .string($0.file), "readOnly": .bool($0.isReadOnly), "bus": .string($0.bus)] }),
             "interfaces": .array(interfaces.map(Self.json)), "machineType": .string(machineType),
             "firmware": firmware.map { .string($0.rawValue) } ?? .null, "bootSuffix": .string(bootSuffix),
+            "processor": processor.json,
             "diskLimits": .object(diskLimits.mapValues { .integer(Int64($0)) }),
             "imageIDs": .array(imageIDs.map { .string($0) }),
         ]
@@ -95,6 +97,7 @@ struct SavedMachine: Sendable, Equatable {
         firmware = json["firmware"]?.stringValue.flatMap { Firmware(rawValue: $0) }
         machineType = json["machineType"]?.stringValue ?? "direct-1.0"
         bootSuffix = json["bootSuffix"]?.stringValue == Self.rescueSuffix ? Self.rescueSuffix : ""
+        processor = ProcessorChoice(json: json["processor"])
         diskLimits = (json["diskLimits"]?.objectValue ?? [:]).compactMapValues(\.intValue)
         imageIDs = json["imageIDs"]?.arrayValue?.compactMap(\.stringValue) ?? []
         self.disks = []

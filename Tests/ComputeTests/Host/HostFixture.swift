@@ -85,6 +85,8 @@ final class FixedDriver: ComputeDriver {
     ) async throws {}
     func rescue(_ request: SpawnRequest) async throws {}
     func unrescue(instance: Instance, interfaces: [InterfaceRequest]) async throws {}
+    func suspend(instance: Instance) async throws {}
+    func resume(instance: Instance, interfaces: [InterfaceRequest]) async throws {}
     func injectNMI(instanceUUID: String) async throws {}
     func pause(instanceUUID: String) async throws {}
     func unpause(instanceUUID: String) async throws {}

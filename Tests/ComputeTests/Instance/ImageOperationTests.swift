@@ -188,6 +188,40 @@ import Testing
         #expect(world.rows.faults.last?["message"]?.stringValue == "no room")
     }
 
+    @Test func `a suspend makes the recorded calls`() async throws {
+        let (world, request, uuid) = try world(.running, "suspend_instance")
+        try await world.send(request)
+        #expect(
+            steps(world) == [
+                "event_start compute_suspend_instance", "notify suspend.start", "driver suspend",
+                "Instance.save[suspending] vm_state=suspended task_state=null power_state=7", "notify suspend.end",
+                "event_finish compute_suspend_instance",
+            ])
+        #expect(world.rows.row(uuid)?.fields["system_metadata"]?["old_vm_state"] == "active")
+    }
+
+    @Test(arguments: ["active", "paused"]) func `a resume goes back to the state of before`(before: String) async throws {
+        let (world, request, uuid) = try world(.suspended, "resume_instance")
+        var instance = try request.instance
+        var metadata = instance.systemMetadata
+        metadata["old_vm_state"] = before
+        instance.object.load("system_metadata", .object(metadata.mapValues { .string($0) }))
+        world.rows.set("system_metadata", .object(metadata.mapValues { .string($0) }), of: uuid)
+        try await world.send(request.with { $0["instance"] = instance.primitive })
+        let row = try #require(world.rows.row(uuid))
+        #expect(row.states == [before, "null"])
+        #expect(row.fields["system_metadata"]?["old_vm_state"] == nil)
+        #expect(world.driver.state(of: uuid) == (before == "paused" ? .paused : .running))
+    }
+
+    @Test func `a suspend that fails leaves the server running`() async throws {
+        let (world, request, uuid) = try world(.running, "suspend_instance")
+        world.driver.behaviour["suspend"] = { throw DriverError(tenantMessage: "no space left", fault: .host) }
+        try await world.send(request)
+        #expect(world.rows.row(uuid)?.states == ["active", "null"])
+        #expect(world.rows.faults.last?["message"]?.stringValue == "no space left")
+    }
+
     @Test func `a soft-deleted server is off and can be restored`() async throws {
         let (world, stop, uuid) = try world(.running, "stop_instance", method: "soft_delete_instance")
         world.rows.set("task_state", "soft-deleting", of: uuid)

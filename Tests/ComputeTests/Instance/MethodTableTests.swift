@@ -10,7 +10,7 @@ import Testing
     @Test func `the table has the methods of the API, each once`() {
         #expect(RPCMethodTable.all.count == 74)
         #expect(RPCMethodTable.byName.count == 74)
-        #expect(RPCMethodTable.all.filter(\.isCarriedOut).count == 25)
+        #expect(RPCMethodTable.all.filter(\.isCarriedOut).count == 27)
     }
 
     @Test func `Zed's server has no method that came later`() throws {
@@ -58,20 +58,20 @@ import Testing
 
     @Test func `a method that is not carried out leaves the server usable, with an event that says why`() async throws {
         let world = try World()
-        let request = try world.message("suspend_instance")
+        let request = try world.message("set_admin_password")
         let uuid = try request.instance.uuid
         let failure = await #expect(throws: RemoteFailure.self) { try await world.endpoint.dispatch(request) }
         #expect(failure?.className == "NotImplementedError" && failure?.module == "builtins")
         let row = try #require(world.rows.row(uuid))
         #expect(row.states == ["active", "null"])
-        #expect(world.rows.finishedEvents.last?.message?.contains("suspend_instance is not available") == true)
+        #expect(world.rows.finishedEvents.last?.message?.contains("set_admin_password is not available") == true)
         #expect(world.rows.faults.first?["message"]?.stringValue?.contains("not available") == true)
-        #expect(world.journal.lines.last == "notify exception suspend_instance NotImplementedError false")
+        #expect(world.journal.lines.last == "notify exception set_admin_password NotImplementedError false")
     }
 
     @Test func `its task is cleared only where it is still the message's`() async throws {
         let world = try World()
-        let request = try world.message("suspend_instance")
+        let request = try world.message("set_admin_password")
         let uuid = try request.instance.uuid
         world.rows.set("task_state", "deleting", of: uuid)
         _ = await #expect(throws: RemoteFailure.self) { try await world.endpoint.dispatch(request) }

@@ -89,6 +89,10 @@ final class RecordingDriver: ComputeDriver {
     func unrescue(instance: Instance, interfaces: [InterfaceRequest]) async throws {
         try await perform("unrescue", instance.uuid, then: .running)
     }
+    func suspend(instance: Instance) async throws { try await perform("suspend", instance.uuid, then: .suspended) }
+    func resume(instance: Instance, interfaces: [InterfaceRequest]) async throws {
+        try await perform("resume", instance.uuid, then: .running)
+    }
     func injectNMI(instanceUUID: String) async throws { try await perform("inject_nmi", instanceUUID, then: nil) }
     func pause(instanceUUID: String) async throws { try await perform("pause", instanceUUID, then: .paused) }
     func unpause(instanceUUID: String) async throws { try await perform("unpause", instanceUUID, then: .running) }
