@@ -88,7 +88,7 @@ let monitorTargets: [Target] = [
     tests(
         "MachineTests",
         [
-            "Machine", "KVM", "MachineCore", "GuestMemory", "HostSystem", "MachineConfiguration", "MonitorProtocol",
+            "MachineTesting", "Machine", "KVM", "MachineCore", "GuestMemory", "HostSystem", "MachineConfiguration", "MonitorProtocol",
             "JSON", "Chipset", "PCI", "NetworkBackend",
         ]),
 ]

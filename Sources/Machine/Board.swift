@@ -19,6 +19,9 @@ package final class Board: Sendable {
     let keyboard: KeyboardController
     /// The 8237 pair of a PC board.
     private let dma: DMAController?
+    private let floppies: BoardFloppies?
+    /// What the description names besides disks and networks.
+    let extras: BoardExtras
     let ports: PortBus
     let addresses: MemoryBus
     let bus: PCIBus
@@ -47,14 +50,13 @@ package final class Board: Sendable {
 
     /// Takes over the descriptors of disks and networks.
     package init(
-        _ configuration: GuestConfiguration, machine: any VirtualMachine, memory: GuestMemory, output: any SerialOutput, power: any PowerRequests,
+        _ configuration: GuestConfiguration, machine: any VirtualMachine, memory: GuestMemory, output: any SerialOutput, requests power: GuestRequests,
         loop: EventLoop
     ) throws {
         self.memory = memory
         let host = HostClock()
         serial = SerialPort(name: "uart@3f8", line: GSILine(machine, gsi: 4), output: output)
         powerManagement = PowerManagement(clock: host, sci: GSILine(machine, gsi: 9), power: power)
-        clock = CMOSClock(clock: host, line: GSILine(machine, gsi: 8), timer: try LoopTimer(on: loop))
         let isPC = configuration.type != .direct
         keyboard = KeyboardController(
             power: power, line: GSILine(machine, gsi: 1), auxiliaryLine: GSILine(machine, gsi: 12), hasKeyboardAndMouse: isPC)
@@ -66,6 +68,9 @@ package final class Board: Sendable {
         let space = BoardAddressSpace(addresses, portBus.movable)
         let chipset = try BoardChipset(configuration.type, machine: machine, bus: bus, power: powerManagement, space: space)
         self.chipset = chipset
+        var extras = try BoardExtras(
+            configuration, machine: machine, memory: memory, chipset: chipset, power: powerManagement, clock: host, loop: loop)
+        clock = CMOSClock(clock: host, line: extras.clockLine, timer: try LoopTimer(on: loop))
         configurationPorts = PCIConfigurationPorts(bus)
 
         let wiring = SlotWiring(machine: machine, memory: memory, bus: bus, chipset: chipset)
@@ -76,6 +81,8 @@ package final class Board: Sendable {
         }
         var disks = BoardDisks(wiring, loop: loop, processorCount: configuration.cpu.count)
         try disks.attach(configuration.disks, in: &slots)
+        if let dma { try disks.attachFloppies(configuration.disks, dma: dma, in: &slots) }
+        floppies = disks.floppies
         var networks: [VirtIONet] = []
         for (index, network) in configuration.networks.enumerated() {
             var taps: [TapQueue] = []
@@ -89,8 +96,10 @@ package final class Board: Sendable {
         if configuration.rng { try add(VirtIOEntropy(loop: loop), "virtio-rng") }
         let balloon = configuration.balloon ? VirtIOBalloon(loop: loop) : nil
         if let balloon { try add(balloon, "virtio-balloon") }
+        try extras.attachWatchdog(wiring, clock: host, loop: loop, requests: power, in: &slots)
+        self.extras = extras
         (diskCounters, self.networks, self.balloon) = (disks.counters, networks, balloon)
-        pausable = disks.pausable + functions
+        pausable = disks.pausable + functions + extras.pausable
         images = disks.images
 
         bus.connect(to: space)
@@ -106,12 +115,14 @@ package final class Board: Sendable {
         portBus.attach(clock, at: 0x70, count: 2)
         portBus.attach(ResetPort(.systemControl, power: power), at: 0x92, count: 1)
         portBus.attach(keyboard, at: 0x60, count: 5)
+        floppies?.attach(to: &portBus)
+        try extras.attach(to: &portBus, addresses: addresses, requests: power, loop: loop)
         for (device, first, count) in disks.ports { portBus.attach(device, at: first, count: count) }
         if let description = configuration.firmware {
             let lowMemoryEnd = Self.lowMemoryEnd(configuration)
             firmware = try FirmwareImage(description, machine: machine, addresses: addresses)
             let items = try Self.firmwareItems(
-                configuration, memory: memory, lowMemoryEnd: lowMemoryEnd, chipset: chipset, bootOrder: slots.bootOrder)
+                configuration, memory: memory, lowMemoryEnd: lowMemoryEnd, chipset: chipset, bootOrder: slots.bootOrder, extras: extras)
             let firmwarePorts = FirmwarePorts(items, memory: memory)
             portBus.attach(firmwarePorts, at: FirmwarePorts.base, count: FirmwarePorts.count)
             self.firmwarePorts = firmwarePorts
@@ -120,7 +131,7 @@ package final class Board: Sendable {
                 portBus.attach(DebugConsole(output: sink), at: 0x402, count: 1)
             }
             for window in dma?.ports ?? [] { portBus.attach(window.device, at: window.first, count: window.count) }
-            clock.setMemory(Self.batteryMemory(configuration, lowMemoryEnd: lowMemoryEnd))
+            clock.setMemory(Self.batteryMemory(configuration, lowMemoryEnd: lowMemoryEnd, floppyTypes: floppies?.types ?? 0))
         } else {
             (firmware, firmwarePorts) = (nil, nil)
         }
@@ -129,7 +140,7 @@ package final class Board: Sendable {
         savable += chipset.savable + [configurationPorts]
         if let firmwarePorts { savable.append(firmwarePorts) }
         if let dma { savable.append(dma) }
-        self.savable = savable + (firmware?.savable ?? []) + disks.savable + functions
+        self.savable = savable + (firmware?.savable ?? []) + disks.savable + functions + extras.savable
     }
 
     /// Every device as after power on. vCPUs are parked.
@@ -139,6 +150,8 @@ package final class Board: Sendable {
         clock.reset()
         keyboard.reset()
         dma?.reset()
+        floppies?.controller.reset()
+        extras.hpet?.reset()
         configurationPorts.reset()
         bus.reset()
         firmware?.reset()
@@ -182,6 +195,7 @@ package final class Board: Sendable {
             try device.restoreState(from: &section, version: version)
         }
         chipset.follow()
+        extras.generation?.renew()
     }
 }
 

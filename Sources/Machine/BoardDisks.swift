@@ -1,5 +1,6 @@
 // The disks of a board: each image opened in the format it is said to have, on the controller that its bus names, with the path by
 // which firmware finds it. Controllers exist only where a disk asks for one.
+import Chipset
 import DiskImage
 import Firmware
 import GuestMemory
@@ -50,6 +51,8 @@ struct BoardDisks {
     private(set) var images: [any BlockingImage] = []
     private(set) var pausable: [any Pausable] = []
     private(set) var savable: [any SavableDevice & Sendable] = []
+    private var floppyImages: [(index: Int, image: any BlockingImage)] = []
+    private(set) var floppies: BoardFloppies?
     /// Ports of IDE's two channels.
     private(set) var ports: [(device: any BusDevice, first: UInt16, count: UInt16)] = []
 
@@ -72,12 +75,24 @@ struct BoardDisks {
             case .nvme: try attachNVMe(image, identity, disk, index, in: &slots)
             case .sata: sata.append((index, disk.isOptical ? .optical(image, identity) : .disk(image, identity)))
             case .ide: ide.append((index, disk.isOptical ? .optical(image, identity) : .disk(image, identity)))
+            case .fdc: floppyImages.append((index, image))
             case .scsi: scsi.append((index, disk.isOptical ? SCSITarget(optical: image, identity: identity) : SCSITarget(disk: image, identity: identity)))
             }
         }
         if !sata.isEmpty { try attachSATA(sata, disks, in: &slots) }
         if !ide.isEmpty { try attachIDE(ide, disks, in: &slots) }
         if !scsi.isEmpty { try attachSCSI(scsi, disks, in: &slots) }
+    }
+
+    /// After `attach`, on a board with DMA controllers.
+    mutating func attachFloppies(_ disks: [DiskConfiguration], dma: DMAController, in slots: inout SlotPlan) throws {
+        guard !floppyImages.isEmpty else { return }
+        let floppies = try BoardFloppies(
+            floppyImages, of: disks, machine: wiring.machine, memory: wiring.memory, dma: dma, isa: wiring.chipset.isaPath, loop: loop, in: &slots)
+        for ((index, _), count) in zip(floppyImages, floppies.counters) { counters[index] = count }
+        pausable.append(floppies.controller)
+        savable.append(floppies.controller)
+        self.floppies = floppies
     }
 
     /// The chain of images, the lowest first.

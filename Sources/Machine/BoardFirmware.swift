@@ -46,7 +46,8 @@ final class FirmwareImage: Sendable {
 extension Board {
     /// What fw_cfg offers: sizes, memory map, ACPI and SMBIOS, the order of boot devices.
     static func firmwareItems(
-        _ configuration: GuestConfiguration, memory: GuestMemory, lowMemoryEnd: UInt64, chipset: BoardChipset, bootOrder: [String]
+        _ configuration: GuestConfiguration, memory: GuestMemory, lowMemoryEnd: UInt64, chipset: BoardChipset, bootOrder: [String],
+        extras: BoardExtras
     ) throws -> FirmwareItems {
         typealias Key = FirmwareItems.Key
         var items = FirmwareItems()
@@ -68,12 +69,19 @@ extension Board {
             SystemInformation(configuration), memoryByteCount: memory.byteCount, processors: topology.count, lowMemoryEnd: lowMemoryEnd)
         items.addFile("etc/smbios/smbios-tables", .bytes(structures))
         items.addFile("etc/smbios/smbios-anchor", .bytes(SMBIOSTables.entryPoint(structuresAt: 0, byteCount: structures.count)))
+        if let generation = extras.generation {
+            items.addFile(ACPITables.File.generation, .bytes(generation.identifier.page))
+            items.addWritableFile(ACPITables.File.generationAddress, byteCount: 8, generation.setAddress)
+        }
+        let floppyCount = configuration.disks.count { $0.bus == .fdc }
         let highMemoryEnd = memory.byteCount > lowMemoryEnd ? memory.byteCount - lowMemoryEnd + MemoryMap.fourGiB : MemoryMap.fourGiB
         items.addFiles([ACPITables.File.tables, ACPITables.File.rsdp, ACPITables.File.loader]) {
             var description = ACPIDescription(
                 apicIDs: (0..<topology.count).map(topology.apicID), hasSerialPort: true, highMemoryEnd: highMemoryEnd, hasKeyboardController: true)
             description.hasFirmwareConfiguration = true
             description.hasMouse = true
+            description.floppyDriveCount = floppyCount
+            extras.describe(&description)
             chipset.describe(&description, lowMemoryEnd: min(memory.byteCount, lowMemoryEnd))
             return ACPITables.files(description)
         }

@@ -18,12 +18,13 @@ package struct ConfigurationError: Error, Sendable, Equatable, CustomStringConve
     }
 }
 
-/// 0 to 2 are the process's own; the bound is far above any limit of open files.
-private let descriptors = 3...1_048_576
 /// Slots of the PCI bus: 32 without the host bridge, rng and balloon, and one to spare.
 private let deviceLimit = 28
 
 extension GuestConfiguration {
+    /// 0 to 2 are the process's own; the bound is far above any limit of open files.
+    static let descriptors = 3...1_048_576
+
     /// Reads the text that `json` writes.
     package init(parsing text: [UInt8]) throws(ConfigurationError) {
         let value: JSONValue
@@ -81,12 +82,19 @@ extension GuestConfiguration {
             }
             configuration.onGuestReset = known
         }
+        if let policy = try members.stringIfPresent("onGuestCrash", upTo: 64) {
+            guard let known = GuestCrashPolicy(rawValue: policy) else {
+                throw members.error("onGuestCrash", "none of \(GuestCrashPolicy.allCases.map(\.rawValue).joined(separator: ", "))")
+            }
+            configuration.onGuestCrash = known
+        }
+        configuration.board = try members.objectIfPresent("board", BoardConfiguration.read) ?? configuration.board
         try members.refuseRest()
         return configuration
     }
 
     private static func descriptor(_ member: String) -> (inout JSONMembers) throws(JSONMemberError) -> Int {
-        { (members: inout JSONMembers) throws(JSONMemberError) -> Int in try members.integer(member, in: descriptors) }
+        { (members: inout JSONMembers) throws(JSONMemberError) -> Int in try members.integer(member, in: GuestConfiguration.descriptors) }
     }
 
     private func checkWhole() throws(ConfigurationError) {
@@ -131,6 +139,9 @@ extension GuestConfiguration {
         for (index, disk) in disks.enumerated() {
             let path = "disks[\(index)]"
             counts[disk.bus, default: 0] += 1
+            guard disk.bus != .fdc || !disk.isOptical else {
+                throw ConfigurationError(path: "\(path).optical", reason: "there is no CD drive on fdc")
+            }
             guard disk.bus == .virtio || type != .direct else {
                 throw ConfigurationError(path: "\(path).bus", reason: "a machine of type \(type.rawValue) has virtio disks only")
             }
@@ -142,6 +153,7 @@ extension GuestConfiguration {
             }
         }
         if let count = counts[.ide], count > 4 { throw ConfigurationError(path: "disks", reason: "\(count) on ide, which takes 4") }
+        if let count = counts[.fdc], count > 2 { throw ConfigurationError(path: "disks", reason: "\(count) on fdc, which takes 2") }
         if let count = counts[.sata], count > 6 { throw ConfigurationError(path: "disks", reason: "\(count) on sata, which takes 6") }
     }
 
@@ -166,6 +178,7 @@ extension GuestConfiguration {
         }
         add("console.log", console.log)
         add("console.listen", console.listen)
+        add("board.debugConsole", board.debugConsole)
         add("control.listen", control)
         add("kvm.fd", kvm)
         return all
@@ -180,6 +193,7 @@ extension GuestConfiguration {
             "networks": .array(networks.map(\.json)), "rng": .bool(rng), "balloon": .bool(balloon),
             "console": console.json,
             "startPaused": .bool(startPaused), "onGuestReset": .string(onGuestReset.rawValue),
+            "onGuestCrash": .string(onGuestCrash.rawValue), "board": board.json,
         ]
         if let firmware { members["firmware"] = firmware.json }
         if let kernel { members["kernel"] = ["fd": .integer(Int64(kernel))] }
@@ -193,8 +207,8 @@ extension GuestConfiguration {
 extension FirmwareConfiguration {
     fileprivate static func read(_ members: inout JSONMembers) throws(JSONMemberError) -> FirmwareConfiguration {
         FirmwareConfiguration(
-            code: try members.integer("code", in: descriptors), variables: try members.integerIfPresent("variables", in: descriptors),
-            log: try members.integerIfPresent("log", in: descriptors))
+            code: try members.integer("code", in: GuestConfiguration.descriptors), variables: try members.integerIfPresent("variables", in: GuestConfiguration.descriptors),
+            log: try members.integerIfPresent("log", in: GuestConfiguration.descriptors))
     }
 
     fileprivate var json: JSONValue {
@@ -260,7 +274,7 @@ extension DiskConfiguration {
             bus = known
         }
         return DiskConfiguration(
-            id: try members.string("id", upTo: 255), fd: try members.integer("fd", in: descriptors),
+            id: try members.string("id", upTo: 255), fd: try members.integer("fd", in: GuestConfiguration.descriptors),
             readOnly: try members.boolIfPresent("readOnly") ?? false,
             serial: try members.stringIfPresent("serial", upTo: 255), bus: bus,
             isOptical: try members.boolIfPresent("optical") ?? false,
@@ -281,7 +295,7 @@ extension DiskConfiguration {
 
 extension BackingConfiguration {
     fileprivate static func read(_ members: inout JSONMembers) throws(JSONMemberError) -> BackingConfiguration {
-        BackingConfiguration(fd: try members.integer("fd", in: descriptors), format: try members.string("format", upTo: 64))
+        BackingConfiguration(fd: try members.integer("fd", in: GuestConfiguration.descriptors), format: try members.string("format", upTo: 64))
     }
 
     fileprivate var json: JSONValue { ["fd": .integer(Int64(fd)), "format": .string(format)] }
@@ -292,10 +306,10 @@ extension NetworkConfiguration {
         let text = try members.string("mac", upTo: 64)
         guard let mac = MACAddress(text) else { throw members.error("mac", "not the address of a station") }
         return NetworkConfiguration(
-            id: try members.string("id", upTo: 255), fds: try members.integers("fds", in: descriptors, upTo: 64),
+            id: try members.string("id", upTo: 255), fds: try members.integers("fds", in: GuestConfiguration.descriptors, upTo: 64),
             mac: mac,
             mtu: try members.integerIfPresent("mtu", in: 68...65_535) ?? 1500,
-            vhostFd: try members.integerIfPresent("vhostFd", in: descriptors),
+            vhostFd: try members.integerIfPresent("vhostFd", in: GuestConfiguration.descriptors),
             bootIndex: try members.integerIfPresent("bootIndex", in: 0...255))
     }
 
@@ -311,9 +325,9 @@ extension NetworkConfiguration {
 extension ConsoleConfiguration {
     fileprivate static func read(_ members: inout JSONMembers) throws(JSONMemberError) -> ConsoleConfiguration {
         ConsoleConfiguration(
-            log: try members.integerIfPresent("log", in: descriptors),
+            log: try members.integerIfPresent("log", in: GuestConfiguration.descriptors),
             logLimitBytes: try members.integerIfPresent("logLimitBytes", in: 4096...(1 << 30)) ?? 1 << 20,
-            listen: try members.integerIfPresent("listen", in: descriptors))
+            listen: try members.integerIfPresent("listen", in: GuestConfiguration.descriptors))
     }
 
     fileprivate var json: JSONValue {

@@ -30,6 +30,8 @@ package struct GuestConfiguration: Sendable, Equatable {
     package var kvm: Int?
     package var startPaused: Bool
     package var onGuestReset: GuestResetPolicy
+    package var onGuestCrash: GuestCrashPolicy
+    package var board: BoardConfiguration
 
     package init(
         name: String, uuid: MachineUUID, memoryMiB: Int, cpu: CPUConfiguration, type: MachineType = .direct, firmware: FirmwareConfiguration? = nil,
@@ -39,7 +41,7 @@ package struct GuestConfiguration: Sendable, Equatable {
         networks: [NetworkConfiguration] = [], rng: Bool = false, balloon: Bool = false,
         console: ConsoleConfiguration = ConsoleConfiguration(), control: Int? = nil, kvm: Int? = nil,
         startPaused: Bool = false,
-        onGuestReset: GuestResetPolicy = .reset
+        onGuestReset: GuestResetPolicy = .reset, onGuestCrash: GuestCrashPolicy = .preserve, board: BoardConfiguration = BoardConfiguration()
     ) {
         self.name = name
         self.uuid = uuid
@@ -60,6 +62,8 @@ package struct GuestConfiguration: Sendable, Equatable {
         self.kvm = kvm
         self.startPaused = startPaused
         self.onGuestReset = onGuestReset
+        self.onGuestCrash = onGuestCrash
+        self.board = board
     }
 }
 
@@ -153,6 +157,8 @@ package enum DiskBus: String, Sendable, CaseIterable {
     case nvme
     /// virtio-scsi.
     case scsi
+    /// The floppy controller, two drives; its disks have 720 KiB, 1200 KiB, 1440 KiB or 2880 KiB. Not on direct machines.
+    case fdc
 }
 
 /// A disk or, on sata, ide and scsi, a CD drive.

@@ -124,6 +124,8 @@ package protocol VirtualMachine: DoorbellRegistrar, MessageInterruptFactory {
     func makeVCPU(index: Int, topology: ProcessorTopology) throws(AcceleratorError) -> any VirtualCPU
     /// The level of global system interrupt `gsi` (0-23).
     func setLine(gsi: UInt32, isAsserted: Bool)
+    /// Whether the PIT's interrupt reaches input 0: not while an HPET stands in for it. A leaf.
+    func setTimerInterrupt(isConnected: Bool) throws(AcceleratorError)
     /// Stops the guest's paravirtual clock, with no processor running; `startClock` goes on from there.
     func stopClock() throws(AcceleratorError)
     func startClock() throws(AcceleratorError)

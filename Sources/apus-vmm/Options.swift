@@ -33,10 +33,16 @@ struct Options {
           --memory MIB        guest RAM, 64 to 1048576 (default: 256)
           --cpus N            vCPUs, 1 to 64 (default: 1)
           --disk FILE[,WORD]… a disk; may be repeated. Words: ro, cd, boot=N, format=FORMAT (raw), backing=FORMAT:FILE, and what it
-                              is attached to: virtio (default), sata, ide, nvme, scsi
+                              is attached to: virtio (default), sata, ide, nvme, scsi, fdc (a floppy disk)
           --net TAP,MAC       virtio-net on a tap: its name, or fd:N of an open one; may be repeated
           --rng               virtio-rng, fed from this host
           --balloon           virtio-balloon with statistics
+          --hpet              the high precision event timer
+          --watchdog ACTION   an i6300ESB; where it runs out: reset, poweroff, pause or none
+          --panic POLICY      the port where a guest says that it panicked; the machine then: preserve, reset or shutdown
+          --generation-id ID  the virtual machine generation id, a UUID
+          --debug-console FILE what the guest writes to port 0xE9
+          --debug-exit        port 0xF4: a value V written there ends this program with (V << 1) | 1
           --serial WHERE      stdio (default) or a file, kept below 1 MiB
           --console PATH      a socket to type at the serial port
           --control PATH      a socket for commands (MonitorProtocol); the process then stays until `quit`
@@ -143,18 +149,36 @@ struct Options {
             machine.networks.append(NetworkConfiguration(id: name, fds: [Int(tap)], mac: mac))
         case "--rng": machine.rng = true
         case "--balloon": machine.balloon = true
+        case "--hpet": machine.board.hpet = true
+        case "--watchdog": machine.board.watchdog = try word(option, try value(), WatchdogAction.self)
+        case "--panic":
+            machine.board.panic = true
+            machine.onGuestCrash = try word(option, try value(), GuestCrashPolicy.self)
+        case "--generation-id": machine.board.generationID = try uuid(option, try value())
+        case "--debug-console": machine.board.debugConsole = Int(try Self.open(try value(), O_RDWR | O_CREAT, for: option))
+        case "--debug-exit": machine.board.debugExit = true
         case "--console": machine.console.listen = Int(try listenOnUnixSocket(at: try value()).release())
         case "--control": machine.control = Int(try listenOnUnixSocket(at: try value()).release())
         case "--paused": machine.startPaused = true
         case "--name": machine.name = try value()
-        case "--uuid":
-            let text = try value()
-            guard let uuid = MachineUUID(text) else { throw Self.fail("--uuid \(text): not a UUID") }
-            machine.uuid = uuid
+        case "--uuid": machine.uuid = try uuid(option, try value())
         case "--no-reboot": machine.onGuestReset = .shutdown
         case "--kvm": kvm = try value()
         default: throw Self.fail("\(option) is no option of this program")
         }
+    }
+
+    private func uuid(_ option: String, _ text: String) throws -> MachineUUID {
+        guard let uuid = MachineUUID(text) else { throw Self.fail("\(option) \(text): not a UUID") }
+        return uuid
+    }
+
+    private func word<Word: RawRepresentable & CaseIterable>(_ option: String, _ text: String, _ type: Word.Type) throws -> Word
+    where Word.RawValue == String {
+        guard let word = Word(rawValue: text) else {
+            throw Self.fail("\(option) \(text): give one of \(Word.allCases.map(\.rawValue).joined(separator: ", "))")
+        }
+        return word
     }
 
     /// FILE[,WORD]…: a file name may hold commas as long as what follows them is no word of ours.

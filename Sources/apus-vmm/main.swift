@@ -97,6 +97,7 @@ func serve(_ options: Options) throws -> CInt {
     for failure in machine.board.closeImages() { complain(failure) }
     log?.flush()
     if options.reportsStart { steps.report(firstEntry: machine.processors.firstEntryNanoseconds) }
+    if let status = monitor.guestExitStatus { return CInt(status) }
     return last == .internalError ? 3 : 0
 }
 

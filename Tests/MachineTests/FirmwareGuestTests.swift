@@ -35,14 +35,14 @@ extension GuestTests {
             #expect(monitor.exitStatus() == 0)
         }
 
-        @Test(.enabled(if: canRun, why), arguments: [DiskBus.virtio, .scsi, .sata, .nvme, .ide])
+        @Test(.enabled(if: canRun, why), arguments: [DiskBus.virtio, .scsi, .sata, .nvme, .ide, .fdc])
         func aBIOSRunsTheFirstSectorOfADiskOnEachBus(bus: DiskBus) throws {
             let path = "/tmp/apus-boot-sector-\(bus.rawValue)"
             // Writes "OK" and a line end to the first serial port, then halts.
             var sector: [UInt8] = [0xFA, 0xBA, 0xF8, 0x03]  // cli, so that the BIOS writes nothing in between; mov dx, 0x3F8
             for byte in Array("OK\n".utf8) { sector += [0xB0, byte, 0xEE] }  // mov al, byte; out dx, al
             sector += [0xF4, 0xEB, 0xFD]  // hlt; jmp back
-            sector += [UInt8](repeating: 0, count: 510 - sector.count) + [0x55, 0xAA] + [UInt8](repeating: 0, count: (1 << 20) - 512)
+            sector += [UInt8](repeating: 0, count: 510 - sector.count) + [0x55, 0xAA] + [UInt8](repeating: 0, count: (1440 << 10) - 512)
             let file = try #require(fopen(path, "w"))
             #expect(fwrite(sector, 1, sector.count, file) == sector.count)
             fclose(file)

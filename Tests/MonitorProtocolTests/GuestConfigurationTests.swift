@@ -107,6 +107,40 @@ struct GuestConfigurationTests {
         #expect(try GuestConfiguration(parsing: machine.json.serializedBytes()) == machine)
     }
 
+    private static let board =
+        #"{"version":1,"name":"a","uuid":"3f0a2b1c00014c4b9f5e0123456789ab","memoryMiB":64,"cpu":{"count":1},"type":"pc-1.0","firmware":{"code":3},"#
+        + #""board":{"hpet":true,"watchdog":"pause","panic":true,"generationID":"3f0a2b1c-0001-4c4b-9f5e-0123456789ac","debugConsole":4,"#
+        + #""debugExit":true},"onGuestCrash":"shutdown","disks":[{"id":"a","fd":5,"bus":"fdc"}]}"#
+
+    @Test func devicesOfTheBoardAreReadAndWritten() throws {
+        let machine = try read(Self.board)
+        let id = try #require(MachineUUID("3f0a2b1c-0001-4c4b-9f5e-0123456789ac"))
+        #expect(
+            machine.board
+                == BoardConfiguration(hpet: true, watchdog: .pause, panic: true, generationID: id, debugConsole: 4, debugExit: true))
+        #expect(machine.onGuestCrash == .shutdown && machine.disks[0].bus == .fdc)
+        #expect(machine.namedDescriptors.map(\.path).contains("board.debugConsole"))
+        #expect(try GuestConfiguration(parsing: machine.json.serializedBytes()) == machine)
+        #expect(try read(Self.full).board == BoardConfiguration() && read(Self.full).onGuestCrash == .preserve)
+    }
+
+    @Test(
+        arguments: [
+            (#""watchdog":"pause""#, #""watchdog":"disabled""#, "board.watchdog"), (#""hpet":true"#, #""hpet":1"#, "board.hpet"),
+            (#""debugConsole":4"#, #""debugConsole":5"#, "board.debugConsole"), (#""debugExit":true"#, #""debugexit":true"#, "board.debugexit"),
+            (#""generationID":"3f0a"#, #""generationID":"3f0"#, "board.generationID"), (#""shutdown""#, #""crash""#, "onGuestCrash"),
+            (#""bus":"fdc""#, #""bus":"fdc","optical":true"#, "disks[0].optical"),
+            (#""pc-1.0","firmware":{"code":3}"#, #""direct-1.0","kernel":{"fd":3}"#, "disks[0].bus"),
+            (#"{"id":"a","fd":5,"bus":"fdc"}"#,
+                #"{"id":"a","fd":5,"bus":"fdc"},{"id":"b","fd":6,"bus":"fdc"},{"id":"c","fd":7,"bus":"fdc"}"#, "disks"),
+        ])
+    func whatADeviceOfTheBoardCannotBeIsRefused(old: String, new: String, place: String) throws {
+        let parts = Self.board.split(separator: old, maxSplits: 1, omittingEmptySubsequences: false)
+        try #require(parts.count == 2)
+        let refusal = #expect(throws: ConfigurationError.self) { try read(String(parts[0] + new + parts[1])) }
+        #expect(refusal?.path == place)
+    }
+
     @Test(
         arguments: [
             (#""type":"q35-1.0""#, #""type":"direct-1.0""#, "firmware"), (#""type":"q35-1.0""#, #""type":"virt""#, "type"),
