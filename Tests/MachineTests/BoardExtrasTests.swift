@@ -225,4 +225,27 @@ struct BoardExtrasTests {
             #expect(throws: (any Error).self) { try other.machine.restoreState(Array(saved.prefix(length))) }
         }
     }
+
+    @Test(arguments: types) func aGeneralPurposeEventInterruptsOnceItIsEnabled(type: MachineType) throws {
+        let fixture = try BoardFixture(type)
+        fixture.placePowerManagement(type)
+        let status: UInt16 = type == .pc ? 0xAFE0 : 0x620, enable: UInt16 = type == .pc ? 0xAFE2 : 0x628
+        func isInterrupting() -> Bool { fixture.accelerator.lines.withLock { $0[9] } ?? false }
+        // SCI_EN, as an OS asks for it at port 0xB2.
+        if type != .direct { fixture.write(0xB2, type == .pc ? 0xF1 : 0x02) }
+        fixture.board.powerManagement.raiseGeneralPurposeEvent(1)
+        #expect(fixture.read(status) == 2 && !isInterrupting())
+        fixture.write(enable, 2)
+        #expect(isInterrupting())
+        fixture.write(enable, 0)
+        #expect(!isInterrupting())
+        fixture.write(enable, 2)
+        fixture.write(status, 0xFD)
+        #expect(fixture.read(status) == 2 && isInterrupting())
+        fixture.write(status, 2)
+        #expect(fixture.read(status) == 0 && !isInterrupting())
+        try fixture.driver.perform(.reset)
+        fixture.placePowerManagement(type)
+        #expect(fixture.read(enable) == 0)
+    }
 }
