@@ -1,4 +1,5 @@
 import Glibc
+import HostSystem
 import JSON
 import MachineConfiguration
 import MonitorProtocol
@@ -56,6 +57,38 @@ extension GuestTests {
             #expect((disk?.readRequests ?? 0) > 0 && disk?.errors == 0, "\(String(describing: disk))")
             #expect(try client.ask(.quit) == .success([:]))
             #expect(monitor.exitStatus() == 0)
+        }
+
+        /// A CD that boots without emulation (El Torito 1.0): descriptors in sectors 16 to 18, the catalog in 19, the program in 20.
+        private static func disc(_ program: [UInt8]) -> [UInt8] {
+            func sector(_ bytes: [UInt8]) -> [UInt8] { bytes + [UInt8](repeating: 0, count: 2048 - bytes.count) }
+            func text(_ text: String, _ count: Int) -> [UInt8] { Array(text.utf8) + [UInt8](repeating: 0, count: count - text.utf8.count) }
+            let primary = sector([1] + Array("CD001".utf8) + [1]), end = sector([255] + Array("CD001".utf8) + [1])
+            let boot = sector([0] + Array("CD001".utf8) + [1] + text("EL TORITO SPECIFICATION", 64) + [19, 0, 0, 0])
+            // The validation entry's words add up to zero: 0x0001 and 0xAA55, and what makes up for them.
+            let validation: [UInt8] = [1, 0, 0, 0] + text("", 24) + [0xAA, 0x55, 0x55, 0xAA]
+            let entry: [UInt8] = [0x88, 0, 0, 0, 0, 0, 4, 0, 20, 0, 0, 0]
+            return [UInt8](repeating: 0, count: 16 * 2048) + primary + boot + end + sector(validation + entry) + sector(program)
+        }
+
+        /// A CD before and behind a disk that does not boot; the firmware's own order puts disks first.
+        @Test(
+            .enabled(if: canRun, why),
+            arguments: [(DiskBus.sata, MachineType.q35, 0), (.sata, .pc, 1), (.ide, .pc, 0), (.ide, .pc, 1), (.scsi, .q35, 0), (.scsi, .pc, 1)])
+        func aBIOSBootsACDInItsPlace(bus: DiskBus, type: MachineType, place: Int) throws {
+            // "CD", and 0x22 to the port that ends the monitor with (0x22 << 1) | 1.
+            let program: [UInt8] = [0xFA, 0xBA, 0xF8, 0x03, 0xB0, 0x43, 0xEE, 0xB0, 0x44, 0xEE, 0xB0, 0x0A, 0xEE, 0xB0, 0x22, 0xE6, 0xF4, 0xF4, 0xEB, 0xFD]
+            let image = Self.disc(program), file = try makeMemoryFile(named: "disc", byteCount: image.count).release()
+            #expect(pwrite(file, image, image.count, 0) == image.count)
+            let monitor = try start(type) { machine in
+                let disk = try makeMemoryFile(named: "disk", byteCount: 1 << 20).release()
+                machine.disks = [
+                    DiskConfiguration(id: "disk", fd: Int(disk), bootIndex: 1 - place),
+                    DiskConfiguration(id: "disc", fd: Int(file), readOnly: true, bus: bus, isOptical: true, bootIndex: place),
+                ]
+                machine.board.debugExit = true
+            }
+            #expect(monitor.exitStatus() == 0x45 && monitor.console.contains("CD\n"), "\(monitor.console.suffix(1500))")
         }
     }
 }
