@@ -76,8 +76,8 @@ package final class Board: Sendable {
         let wiring = SlotWiring(machine: machine, memory: memory, bus: bus, chipset: chipset)
         var slots = SlotPlan(first: chipset.firstSlot)
         var functions: [VirtIOPCIFunction] = []
-        func add(_ device: any VirtIODevice, _ name: String, _ boot: (path: SlotPlan.Path, index: Int?)? = nil) throws {
-            functions.append(try wiring.attach(device, name, slot: slots.take(boot)))
+        func add(_ device: any VirtIODevice, _ name: String, _ boot: (path: SlotPlan.Path, index: Int?)? = nil, rom: OptionROM? = nil) throws {
+            functions.append(try wiring.attach(device, name, slot: slots.take(boot), rom: rom))
         }
         var disks = BoardDisks(wiring, loop: loop, processorCount: configuration.cpu.count)
         try disks.attach(configuration.disks, in: &slots)
@@ -90,7 +90,8 @@ package final class Board: Sendable {
             let vhost = try network.vhostFd.map { try VhostNet(owning: OwnedDescriptor(owning: CInt($0)), named: network.id) }
             let device = try VirtIONet(
                 taps: taps, mac: network.mac.bytes, mtu: UInt16(clamping: network.mtu), loops: [loop], vhost: vhost)
-            try add(device, "virtio-net-\(index)", (.network, network.bootIndex))
+            let rom = try network.rom.map { try Self.optionROM(owning: OwnedDescriptor(owning: CInt($0)), of: network, for: device) }
+            try add(device, "virtio-net-\(index)", (.network, network.bootIndex), rom: rom)
             networks.append(device)
         }
         if configuration.rng { try add(VirtIOEntropy(loop: loop), "virtio-rng") }

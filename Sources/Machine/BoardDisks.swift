@@ -30,9 +30,9 @@ struct SlotWiring: Sendable {
     let bus: PCIBus
     let chipset: BoardChipset
 
-    func attach(_ device: any VirtIODevice, _ name: String, slot: UInt8) throws -> VirtIOPCIFunction {
+    func attach(_ device: any VirtIODevice, _ name: String, slot: UInt8, rom: OptionROM? = nil) throws -> VirtIOPCIFunction {
         let line = chipset.line(device: slot).map { (interrupt: $0, number: UInt8(0)) }
-        let function = try VirtIOPCIFunction(device, name: name, memory: memory, interrupts: machine, doorbells: machine, line: line)
+        let function = try VirtIOPCIFunction(device, name: name, memory: memory, interrupts: machine, doorbells: machine, line: line, rom: rom)
         try bus.attach(function, at: PCIAddress(device: slot))
         return function
     }

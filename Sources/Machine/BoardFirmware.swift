@@ -6,6 +6,8 @@ import GuestMemory
 import HostSystem
 import MachineConfiguration
 import MachineCore
+import PCI
+import VirtIO
 
 /// A firmware image as the guest sees it.
 final class FirmwareImage: Sendable {
@@ -87,6 +89,17 @@ extension Board {
         }
         if let kernel = configuration.kernel { try addKernel(CInt(kernel), configuration, to: &items) }
         return items
+    }
+
+    /// Code that firmware runs to boot from a network.
+    static func optionROM(owning descriptor: consuming OwnedDescriptor, of network: NetworkConfiguration, for device: any VirtIODevice) throws -> OptionROM {
+        let file = try ImageFile(descriptor: descriptor.rawValue, named: "the option ROM of \(network.id)")
+        let bytes = try file.bytes(at: 0, count: Int(min(file.byteCount, UInt64(OptionROM.byteCountLimit) + 1)))
+        do throws(OptionROMError) {
+            return try OptionROM(bytes, vendor: VirtIOPCIFunction.vendorID, device: VirtIOPCIFunction.deviceID(device.identity))
+        } catch {
+            throw LoaderError("the option ROM of \(network.id)", error.reason)
+        }
     }
 
     /// e820 entries of 20 bytes: RAM, and what is no RAM although nothing else says so.

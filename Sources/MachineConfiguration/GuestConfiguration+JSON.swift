@@ -115,6 +115,9 @@ extension GuestConfiguration {
                 throw ConfigurationError(path: "\(path).id", reason: network.id.isEmpty ? "empty" : "used twice")
             }
             guard !network.fds.isEmpty else { throw ConfigurationError(path: "\(path).fds", reason: "empty") }
+            guard network.rom == nil || type != .direct else {
+                throw ConfigurationError(path: "\(path).rom", reason: "a machine of type \(type.rawValue) has no firmware to run it")
+            }
             guard network.fds.count <= cpu.count else {
                 throw ConfigurationError(
                     path: "\(path).fds", reason: "\(network.fds.count) queue pairs for \(cpu.count) vCPUs")
@@ -175,6 +178,7 @@ extension GuestConfiguration {
         for (index, network) in networks.enumerated() {
             for (queue, number) in network.fds.enumerated() { add("networks[\(index)].fds[\(queue)]", number) }
             add("networks[\(index)].vhostFd", network.vhostFd)
+            add("networks[\(index)].rom", network.rom)
         }
         add("console.log", console.log)
         add("console.listen", console.listen)
@@ -310,14 +314,15 @@ extension NetworkConfiguration {
             mac: mac,
             mtu: try members.integerIfPresent("mtu", in: 68...65_535) ?? 1500,
             vhostFd: try members.integerIfPresent("vhostFd", in: GuestConfiguration.descriptors),
-            bootIndex: try members.integerIfPresent("bootIndex", in: 0...255))
+            bootIndex: try members.integerIfPresent("bootIndex", in: 0...255),
+            rom: try members.integerIfPresent("rom", in: GuestConfiguration.descriptors))
     }
 
     fileprivate var json: JSONValue {
         [
             "id": .string(id), "fds": .array(fds.map { .integer(Int64($0)) }), "mac": .string(mac.description),
             "mtu": .integer(Int64(mtu)), "vhostFd": vhostFd.map { .integer(Int64($0)) } ?? .null,
-            "bootIndex": bootIndex.map { .integer(Int64($0)) } ?? .null,
+            "bootIndex": bootIndex.map { .integer(Int64($0)) } ?? .null, "rom": rom.map { .integer(Int64($0)) } ?? .null,
         ]
     }
 }

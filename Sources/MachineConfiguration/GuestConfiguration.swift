@@ -215,9 +215,14 @@ package struct NetworkConfiguration: Sendable, Equatable {
     package var vhostFd: Int?
     /// As a disk's.
     package var bootIndex: Int?
+    /// An option ROM's file, by which a BIOS boots from this network: iPXE for virtio-net. OVMF needs none. Nil: it has none.
+    package var rom: Int?
 
-    package init(id: String, fds: [Int], mac: MACAddress, mtu: Int = 1500, vhostFd: Int? = nil, bootIndex: Int? = nil) {
+    package init(
+        id: String, fds: [Int], mac: MACAddress, mtu: Int = 1500, vhostFd: Int? = nil, bootIndex: Int? = nil, rom: Int? = nil
+    ) {
         self.bootIndex = bootIndex
+        self.rom = rom
         self.id = id
         self.fds = fds
         self.mac = mac

@@ -34,7 +34,8 @@ struct Options {
           --cpus N            vCPUs, 1 to 64 (default: 1)
           --disk FILE[,WORD]… a disk; may be repeated. Words: ro, cd, boot=N, format=FORMAT (raw), backing=FORMAT:FILE, and what it
                               is attached to: virtio (default), sata, ide, nvme, scsi, fdc (a floppy disk)
-          --net TAP,MAC       virtio-net on a tap: its name, or fd:N of an open one; may be repeated
+          --net TAP,MAC[,WORD]… virtio-net on a tap: its name, or fd:N of an open one; may be repeated. Words: boot=N, and rom=FILE for an
+                              option ROM by which a BIOS boots from it
           --rng               virtio-rng, fed from this host
           --balloon           virtio-balloon with statistics
           --hpet              the high precision event timer
@@ -138,7 +139,7 @@ struct Options {
         case "--net":
             let text = try value()
             let parts = text.split(separator: ",")
-            guard parts.count == 2, let mac = MACAddress(String(parts[1])) else {
+            guard parts.count >= 2, let mac = MACAddress(String(parts[1])) else {
                 throw Self.fail("--net \(text): give a tap and a MAC address, for example tap0,fa:16:3e:00:00:01")
             }
             try checkDeviceCount(option, text)
@@ -146,7 +147,17 @@ struct Options {
             let tap =
                 name.hasPrefix("fd:")
                 ? try Self.open(name, O_RDWR, for: option) : try openTap(named: name, isMultiQueue: false).release()
-            machine.networks.append(NetworkConfiguration(id: name, fds: [Int(tap)], mac: mac))
+            var network = NetworkConfiguration(id: name, fds: [Int(tap)], mac: mac)
+            for word in parts.dropFirst(2) {
+                if word.hasPrefix("boot="), let index = Int(word.dropFirst(5)), (0...255).contains(index) {
+                    network.bootIndex = index
+                } else if word.hasPrefix("rom=") {
+                    network.rom = Int(try Self.open(String(word.dropFirst(4)), O_RDONLY, for: option))
+                } else {
+                    throw Self.fail("--net \(text): \(word) is neither boot=N nor rom=FILE")
+                }
+            }
+            machine.networks.append(network)
         case "--rng": machine.rng = true
         case "--balloon": machine.balloon = true
         case "--hpet": machine.board.hpet = true

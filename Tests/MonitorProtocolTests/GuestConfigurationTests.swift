@@ -83,7 +83,7 @@ struct GuestConfigurationTests {
             (["networks", "0", "fds"], [7, 7], "networks[0].fds[1]"),
             (["networks", "0", "mac"], "01:00:5e:00:00:01", "networks[0].mac"),
             (["networks", "0", "mac"], "fa:16:3e:0:0:1", "networks[0].mac"),
-            (["networks", "0", "mtu"], 67, "networks[0].mtu"),
+            (["networks", "0", "mtu"], 67, "networks[0].mtu"), (["networks", "0", "rom"], 12, "networks[0].rom"),
             (["networks", "0", "id"], "virtio-disk0", "networks[0].id"),
             (["console", "logLimitBytes"], 0, "console.logLimitBytes"), (["control", "listen"], 9, "control.listen"),
             (["rng"], "yes", "rng"), (["onGuestReset"], "explode", "onGuestReset"), (["surprise"], 1, "surprise"),
