@@ -32,6 +32,8 @@ package final class Board: Sendable {
     /// What disks did, in the order of the configuration.
     let diskCounters: [DeviceCounters]
     let pausable: [any Pausable]
+    /// What firmware and guest write to their debug ports.
+    private let logs: [ConsoleOutput]
     /// By disk; what they keep in memory goes to their files at the end.
     private let images: [any BlockingImage]
     /// In the order of the configuration.
@@ -117,7 +119,7 @@ package final class Board: Sendable {
         portBus.attach(ResetPort(.systemControl, power: power), at: 0x92, count: 1)
         portBus.attach(keyboard, at: 0x60, count: 5)
         floppies?.attach(to: &portBus)
-        try extras.attach(to: &portBus, addresses: addresses, requests: power, loop: loop)
+        var logs = try extras.attach(to: &portBus, addresses: addresses, requests: power, loop: loop)
         for (device, first, count) in disks.ports { portBus.attach(device, at: first, count: count) }
         if let description = configuration.firmware {
             let lowMemoryEnd = Self.lowMemoryEnd(configuration)
@@ -130,6 +132,7 @@ package final class Board: Sendable {
             if let log = description.log {
                 let sink = try ConsoleOutput(owning: OwnedDescriptor(owning: CInt(log)), on: loop)
                 portBus.attach(DebugConsole(output: sink), at: 0x402, count: 1)
+                logs.append(sink)
             }
             for window in dma?.ports ?? [] { portBus.attach(window.device, at: window.first, count: window.count) }
             clock.setMemory(Self.batteryMemory(configuration, lowMemoryEnd: lowMemoryEnd, floppyTypes: floppies?.types ?? 0))
@@ -137,6 +140,7 @@ package final class Board: Sendable {
             (firmware, firmwarePorts) = (nil, nil)
         }
         ports = portBus
+        self.logs = logs
         var savable: [any SavableDevice & Sendable] = [serial, powerManagement, clock, keyboard]
         savable += chipset.savable + [configurationPorts]
         if let firmwarePorts { savable.append(firmwarePorts) }
@@ -166,6 +170,9 @@ package final class Board: Sendable {
             return nil
         }
     }
+
+    /// Writes what logs of debug ports keep back.
+    package func flushLogs() { for log in logs { log.flush() } }
 
     /// All devices' state, each as a section of name, version and bytes.
     package func saveState() -> [UInt8] {

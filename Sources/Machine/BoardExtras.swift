@@ -69,7 +69,9 @@ struct BoardExtras {
         watchdog = (endpoint, timer)
     }
 
-    func attach(to ports: inout PortBus, addresses: MemoryBus, requests: GuestRequests, loop: EventLoop) throws {
+    /// The logs that were made.
+    func attach(to ports: inout PortBus, addresses: MemoryBus, requests: GuestRequests, loop: EventLoop) throws -> [ConsoleOutput] {
+        var logs: [ConsoleOutput] = []
         if let hpet { addresses.attach(hpet, at: GuestAddress(EventTimerBlock.baseAddress), byteCount: HPET.byteCount) }
         if configuration.panic {
             ports.attach(PanicPort { events in requests.post(events) }, at: 0x505, count: 1)
@@ -77,10 +79,12 @@ struct BoardExtras {
         if let number = configuration.debugConsole {
             let sink = try ConsoleOutput(owning: OwnedDescriptor(owning: CInt(number)), on: loop)
             ports.attach(DebugConsole(output: sink), at: 0xE9, count: 1)
+            logs.append(sink)
         }
         if configuration.debugExit {
             ports.attach(DebugExit { code in requests.post(.guestExit(status: UInt8(truncatingIfNeeded: code))) }, at: 0xF4, count: 4)
         }
+        return logs
     }
 
     var pausable: [any Pausable] { watchdog.map { [$0.timer] } ?? [] }

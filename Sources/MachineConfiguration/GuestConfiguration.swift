@@ -12,7 +12,7 @@ package struct GuestConfiguration: Sendable, Equatable {
     package var type: MachineType
     /// What a machine of a PC type starts with.
     package var firmware: FirmwareConfiguration?
-    /// bzImage or PVH ELF; a machine without firmware needs one.
+    /// A bzImage; a machine without firmware needs one, and takes a PVH ELF or multiboot image, too.
     package var kernel: Int?
     package var initrd: Int?
     package var commandLine: String

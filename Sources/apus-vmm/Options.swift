@@ -27,7 +27,7 @@ struct Options {
           --firmware FILE     SeaBIOS or OVMF's code, for the PC types (default: the distribution's SeaBIOS)
           --variables FILE    OVMF's variables, written to
           --firmware-log FILE what the firmware says at its debug port
-          --kernel FILE       bzImage or PVH ELF; direct-1.0 needs one
+          --kernel FILE       bzImage; direct-1.0 needs one and takes PVH ELF and multiboot images, too
           --initrd FILE       initial RAM disk
           --cmdline TEXT      kernel command line (default: console=ttyS0)
           --memory MIB        guest RAM, 64 to 1048576 (default: 256)
