@@ -26,6 +26,7 @@ package final class Board: Sendable {
     let addresses: MemoryBus
     let bus: PCIBus
     let chipset: BoardChipset
+    private let rootPorts: [PCIBridge]
     /// Nil on a board that starts a kernel itself.
     let firmware: FirmwareImage?
     private let firmwarePorts: FirmwarePorts?
@@ -75,11 +76,13 @@ package final class Board: Sendable {
         clock = CMOSClock(clock: host, line: extras.clockLine, timer: try LoopTimer(on: loop))
         configurationPorts = PCIConfigurationPorts(bus)
 
-        let wiring = SlotWiring(machine: machine, memory: memory, bus: bus, chipset: chipset)
         var slots = SlotPlan(first: chipset.firstSlot)
+        let ports = try Self.rootPorts(configuration, chipset, bus, in: &slots)
+        rootPorts = ports.map(\.bridge)
+        let wiring = SlotWiring(machine: machine, memory: memory, bus: bus, chipset: chipset, ports: ports)
         var functions: [VirtIOPCIFunction] = []
-        func add(_ device: any VirtIODevice, _ name: String, _ boot: (path: SlotPlan.Path, index: Int?)? = nil, rom: OptionROM? = nil) throws {
-            functions.append(try wiring.attach(device, name, slot: slots.take(boot), rom: rom))
+        func add(_ device: any VirtIODevice, _ name: String, _ seat: SlotPlan.Seat? = nil, rom: OptionROM? = nil) throws {
+            functions.append(try wiring.attach(device, name, seat ?? SlotPlan.Seat(slot: slots.take()), rom: rom))
         }
         var disks = BoardDisks(wiring, loop: loop, processorCount: configuration.cpu.count)
         try disks.attach(configuration.disks, in: &slots)
@@ -93,7 +96,7 @@ package final class Board: Sendable {
             let device = try VirtIONet(
                 taps: taps, mac: network.mac.bytes, mtu: UInt16(clamping: network.mtu), loops: [loop], vhost: vhost)
             let rom = try network.rom.map { try Self.optionROM(owning: OwnedDescriptor(owning: CInt($0)), of: network, for: device) }
-            try add(device, "virtio-net-\(index)", (.network, network.bootIndex), rom: rom)
+            try add(device, "virtio-net-\(index)", slots.take((.network, network.bootIndex), port: network.port), rom: rom)
             networks.append(device)
         }
         if configuration.rng { try add(VirtIOEntropy(loop: loop), "virtio-rng") }
@@ -143,9 +146,24 @@ package final class Board: Sendable {
         self.logs = logs
         var savable: [any SavableDevice & Sendable] = [serial, powerManagement, clock, keyboard]
         savable += chipset.savable + [configurationPorts]
+        savable += rootPorts.map(\.endpoint)
         if let firmwarePorts { savable.append(firmwarePorts) }
         if let dma { savable.append(dma) }
         self.savable = savable + (firmware?.savable ?? []) + disks.savable + functions + extras.savable
+    }
+
+    /// As many PCI Express root ports as the description names, before all other slots.
+    private static func rootPorts(
+        _ configuration: GuestConfiguration, _ chipset: BoardChipset, _ bus: PCIBus, in slots: inout SlotPlan
+    ) throws -> [(bridge: PCIBridge, slot: UInt8)] {
+        let used = Set(configuration.disks.compactMap(\.port) + configuration.networks.compactMap(\.port))
+        return try (0..<configuration.board.rootPorts).map { number in
+            let slot = slots.takePort()
+            let bridge = try PCIBridge(
+                rootPort: UInt16(number + 1), name: "root-port-\(number)", isOccupied: used.contains(number), line: chipset.line(device: slot))
+            try bus.attach(bridge, at: PCIAddress(device: slot))
+            return (bridge, slot)
+        }
     }
 
     /// Every device as after power on. vCPUs are parked.
@@ -203,6 +221,7 @@ package final class Board: Sendable {
             try device.restoreState(from: &section, version: version)
         }
         chipset.follow()
+        for port in rootPorts { port.follow() }
         extras.generation?.renew()
     }
 }

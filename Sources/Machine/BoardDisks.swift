@@ -29,11 +29,17 @@ struct SlotWiring: Sendable {
     let memory: GuestMemory
     let bus: PCIBus
     let chipset: BoardChipset
+    /// By number, with their slots.
+    var ports: [(bridge: PCIBridge, slot: UInt8)] = []
 
-    func attach(_ device: any VirtIODevice, _ name: String, slot: UInt8, rom: OptionROM? = nil) throws -> VirtIOPCIFunction {
-        let line = chipset.line(device: slot).map { (interrupt: $0, number: UInt8(0)) }
-        let function = try VirtIOPCIFunction(device, name: name, memory: memory, interrupts: machine, doorbells: machine, line: line, rom: rom)
-        try bus.attach(function, at: PCIAddress(device: slot))
+    /// A port's one device has the pins of its port (PCI-to-PCI Bridge Architecture 1.2 §9.1).
+    func line(of seat: SlotPlan.Seat) -> (any InterruptLine)? { chipset.line(device: seat.port.map { ports[$0].slot } ?? seat.slot) }
+    func bus(of seat: SlotPlan.Seat) -> PCIBus { seat.port.map { ports[$0].bridge.secondary } ?? bus }
+
+    func attach(_ device: any VirtIODevice, _ name: String, _ seat: SlotPlan.Seat, rom: OptionROM? = nil) throws -> VirtIOPCIFunction {
+        let line = line(of: seat).map { (interrupt: $0, number: UInt8(0)) }
+        let function = try VirtIOPCIFunction(device, name: name, memory: memory, interrupts: machine, doorbells: machine, line: line, rom: rom, isExpress: seat.port != nil)
+        try bus(of: seat).attach(function, at: PCIAddress(device: seat.slot))
         return function
     }
 }
@@ -114,12 +120,12 @@ struct BoardDisks {
     private mutating func attachVirtIO(_ image: any BlockBackend, _ disk: DiskConfiguration, _ index: Int, in slots: inout SlotPlan) throws {
         let device = try VirtIOBlock(
             backend: image, serial: disk.serial ?? disk.id, queueCount: min(processorCount, Self.virtioQueueLimit), loops: [loop])
-        try attach(device, "virtio-blk-\(index)", slots.take((.virtioDisk, disk.bootIndex)))
+        try attach(device, "virtio-blk-\(index)", slots.take((.virtioDisk, disk.bootIndex), port: disk.port))
         counters[index] = device.counters
     }
 
-    private mutating func attach(_ device: any VirtIODevice, _ name: String, _ slot: UInt8) throws {
-        let function = try wiring.attach(device, name, slot: slot)
+    private mutating func attach(_ device: any VirtIODevice, _ name: String, _ seat: SlotPlan.Seat) throws {
+        let function = try wiring.attach(device, name, seat)
         pausable.append(function)
         savable.append(function)
     }
@@ -127,12 +133,12 @@ struct BoardDisks {
     private mutating func attachNVMe(
         _ image: any BlockBackend, _ identity: DriveIdentity, _ disk: DiskConfiguration, _ index: Int, in slots: inout SlotPlan
     ) throws {
-        let slot = slots.take((.below("/pci@i0cf8/pci1b36,10@*/namespace@1,0"), disk.bootIndex))
+        let seat = slots.take((.below("/pci1b36,10@*/namespace@1,0"), disk.bootIndex), port: disk.port)
         let queueCount = min(processorCount, Self.nvmeQueueLimit)
         let endpoint = try NVMeController.makeEndpoint(
-            name: "nvme-\(index)", queueCount: queueCount, line: wiring.chipset.line(device: slot), message: wiring.machine)
+            name: "nvme-\(index)", queueCount: queueCount, line: wiring.line(of: seat), message: wiring.machine)
         let controller = try NVMeController(endpoint, memory: wiring.memory, image: image, identity: identity, queueCount: queueCount, loop: loop)
-        try wiring.bus.attach(endpoint, at: PCIAddress(device: slot))
+        try wiring.bus(of: seat).attach(endpoint, at: PCIAddress(device: seat.slot))
         counters[index] = controller.counters
         pausable.append(controller)
         savable += [endpoint, controller]
@@ -179,7 +185,7 @@ struct BoardDisks {
             targets: Dictionary(uniqueKeysWithValues: targets.enumerated().map { (UInt8(truncatingIfNeeded: $0.offset), $0.element.target) }),
             memory: wiring.memory, queueCount: min(processorCount, Self.virtioQueueLimit), loops: [loop])
         let slot = slots.take(), device = String(slot, radix: 16)
-        try attach(host, "virtio-scsi", slot)
+        try attach(host, "virtio-scsi", SlotPlan.Seat(slot: slot))
         for (number, (index, target)) in targets.enumerated() {
             slots.note("/pci@i0cf8/scsi@\(device)/channel@0/disk@\(number),0", disks[index].bootIndex)
             counters[index] = target.counters

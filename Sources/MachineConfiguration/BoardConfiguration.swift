@@ -16,10 +16,13 @@ package struct BoardConfiguration: Sendable, Equatable {
     package var debugConsole: Int?
     /// Port 0xF4: a value written there ends the monitor with (value << 1) | 1. For tests.
     package var debugExit: Bool
+    /// PCI Express root ports of a q35 board, numbered from 0; each has a place for one device, which names it as its `port`.
+    package var rootPorts: Int
+    package static let rootPortLimit = 16
 
     package init(
         hpet: Bool = false, watchdog: WatchdogAction? = nil, panic: Bool = false, generationID: MachineUUID? = nil, debugConsole: Int? = nil,
-        debugExit: Bool = false
+        debugExit: Bool = false, rootPorts: Int = 0
     ) {
         self.hpet = hpet
         self.watchdog = watchdog
@@ -27,6 +30,7 @@ package struct BoardConfiguration: Sendable, Equatable {
         self.generationID = generationID
         self.debugConsole = debugConsole
         self.debugExit = debugExit
+        self.rootPorts = rootPorts
     }
 }
 
@@ -53,7 +57,8 @@ extension BoardConfiguration {
         var board = BoardConfiguration(
             hpet: try members.boolIfPresent("hpet") ?? false, panic: try members.boolIfPresent("panic") ?? false,
             debugConsole: try members.integerIfPresent("debugConsole", in: GuestConfiguration.descriptors),
-            debugExit: try members.boolIfPresent("debugExit") ?? false)
+            debugExit: try members.boolIfPresent("debugExit") ?? false,
+            rootPorts: try members.integerIfPresent("rootPorts", in: 0...rootPortLimit) ?? 0)
         if let action = try members.stringIfPresent("watchdog", upTo: 64) {
             guard let known = WatchdogAction(rawValue: action) else {
                 throw members.error("watchdog", "none of \(WatchdogAction.allCases.map(\.rawValue).joined(separator: ", "))")
@@ -68,7 +73,7 @@ extension BoardConfiguration {
     }
 
     var json: JSONValue {
-        var members: [String: JSONValue] = ["hpet": .bool(hpet), "panic": .bool(panic), "debugExit": .bool(debugExit)]
+        var members: [String: JSONValue] = ["hpet": .bool(hpet), "panic": .bool(panic), "debugExit": .bool(debugExit), "rootPorts": .integer(Int64(rootPorts))]
         if let watchdog { members["watchdog"] = .string(watchdog.rawValue) }
         if let generationID { members["generationID"] = .string(generationID.description) }
         if let debugConsole { members["debugConsole"] = .integer(Int64(debugConsole)) }

@@ -101,10 +101,11 @@ extension GuestConfiguration {
         guard !commandLine.utf8.contains(0) else {
             throw ConfigurationError(path: "commandLine", reason: "contains a zero byte")
         }
-        guard disks.count + networks.count <= deviceLimit else {
-            throw ConfigurationError(path: "networks", reason: "more than \(deviceLimit) disks and networks")
+        guard disks.count + networks.count + board.rootPorts <= deviceLimit else {
+            throw ConfigurationError(path: "networks", reason: "more than \(deviceLimit) disks, networks and root ports")
         }
         try checkBoard()
+        try checkPorts()
         var ids: Set<String> = []
         for (index, disk) in disks.enumerated() where !ids.insert(disk.id).inserted || disk.id.isEmpty {
             throw ConfigurationError(path: "disks[\(index)].id", reason: disk.id.isEmpty ? "empty" : "used twice")
@@ -158,6 +159,25 @@ extension GuestConfiguration {
         if let count = counts[.ide], count > 4 { throw ConfigurationError(path: "disks", reason: "\(count) on ide, which takes 4") }
         if let count = counts[.fdc], count > 2 { throw ConfigurationError(path: "disks", reason: "\(count) on fdc, which takes 2") }
         if let count = counts[.sata], count > 6 { throw ConfigurationError(path: "disks", reason: "\(count) on sata, which takes 6") }
+    }
+
+    /// A port is there and has one device.
+    private func checkPorts() throws(ConfigurationError) {
+        guard board.rootPorts == 0 || type == .q35 else {
+            throw ConfigurationError(path: "board.rootPorts", reason: "a machine of type \(type.rawValue) has no PCI Express ports")
+        }
+        var used: Set<Int> = []
+        let asked =
+            disks.enumerated().map { ("disks[\($0.offset)].port", $0.element.port) }
+            + networks.enumerated().map { ("networks[\($0.offset)].port", $0.element.port) }
+        for (path, port) in asked {
+            guard let port else { continue }
+            guard port < board.rootPorts else { throw ConfigurationError(path: path, reason: "there are \(board.rootPorts) root ports") }
+            guard used.insert(port).inserted else { throw ConfigurationError(path: path, reason: "root port \(port) has a device already") }
+        }
+        for (index, disk) in disks.enumerated() where disk.port != nil && disk.bus != .virtio && disk.bus != .nvme {
+            throw ConfigurationError(path: "disks[\(index)].port", reason: "a disk on \(disk.bus.rawValue) is no PCI device of its own")
+        }
     }
 
     /// Every descriptor with its place: what the monitor takes over, and nothing else.
@@ -284,7 +304,8 @@ extension DiskConfiguration {
             isOptical: try members.boolIfPresent("optical") ?? false,
             bootIndex: try members.integerIfPresent("bootIndex", in: 0...255),
             format: try members.stringIfPresent("format", upTo: 64) ?? "raw",
-            backing: try members.objects("backing", upTo: 64, BackingConfiguration.read))
+            backing: try members.objects("backing", upTo: 64, BackingConfiguration.read),
+            port: try members.integerIfPresent("port", in: 0...(BoardConfiguration.rootPortLimit - 1)))
     }
 
     fileprivate var json: JSONValue {
@@ -292,6 +313,7 @@ extension DiskConfiguration {
             "optical": .bool(isOptical), "format": .string(format), "backing": .array(backing.map(\.json)),
         ]
         if let bootIndex { members["bootIndex"] = .integer(Int64(bootIndex)) }
+        if let port { members["port"] = .integer(Int64(port)) }
         if let serial { members["serial"] = .string(serial) }
         return .object(members)
     }
@@ -315,7 +337,8 @@ extension NetworkConfiguration {
             mtu: try members.integerIfPresent("mtu", in: 68...65_535) ?? 1500,
             vhostFd: try members.integerIfPresent("vhostFd", in: GuestConfiguration.descriptors),
             bootIndex: try members.integerIfPresent("bootIndex", in: 0...255),
-            rom: try members.integerIfPresent("rom", in: GuestConfiguration.descriptors))
+            rom: try members.integerIfPresent("rom", in: GuestConfiguration.descriptors),
+            port: try members.integerIfPresent("port", in: 0...(BoardConfiguration.rootPortLimit - 1)))
     }
 
     fileprivate var json: JSONValue {
@@ -323,6 +346,7 @@ extension NetworkConfiguration {
             "id": .string(id), "fds": .array(fds.map { .integer(Int64($0)) }), "mac": .string(mac.description),
             "mtu": .integer(Int64(mtu)), "vhostFd": vhostFd.map { .integer(Int64($0)) } ?? .null,
             "bootIndex": bootIndex.map { .integer(Int64($0)) } ?? .null, "rom": rom.map { .integer(Int64($0)) } ?? .null,
+            "port": port.map { .integer(Int64($0)) } ?? .null,
         ]
     }
 }

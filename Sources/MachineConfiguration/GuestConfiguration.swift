@@ -176,11 +176,14 @@ package struct DiskConfiguration: Sendable, Equatable {
     package var format: String
     /// The images below, the next first.
     package var backing: [BackingConfiguration]
+    /// The root port that a virtio or NVMe disk is behind; nil: none.
+    package var port: Int?
 
     package init(
         id: String, fd: Int, readOnly: Bool = false, serial: String? = nil, bus: DiskBus = .virtio, isOptical: Bool = false,
-        bootIndex: Int? = nil, format: String = "raw", backing: [BackingConfiguration] = []
+        bootIndex: Int? = nil, format: String = "raw", backing: [BackingConfiguration] = [], port: Int? = nil
     ) {
+        self.port = port
         self.format = format
         self.backing = backing
         self.bus = bus
@@ -217,10 +220,14 @@ package struct NetworkConfiguration: Sendable, Equatable {
     package var bootIndex: Int?
     /// An option ROM's file, by which a BIOS boots from this network: iPXE for virtio-net. OVMF needs none. Nil: it has none.
     package var rom: Int?
+    /// As a disk's.
+    package var port: Int?
 
     package init(
-        id: String, fds: [Int], mac: MACAddress, mtu: Int = 1500, vhostFd: Int? = nil, bootIndex: Int? = nil, rom: Int? = nil
+        id: String, fds: [Int], mac: MACAddress, mtu: Int = 1500, vhostFd: Int? = nil, bootIndex: Int? = nil, rom: Int? = nil,
+        port: Int? = nil
     ) {
+        self.port = port
         self.bootIndex = bootIndex
         self.rom = rom
         self.id = id

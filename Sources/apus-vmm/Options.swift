@@ -33,11 +33,12 @@ struct Options {
           --memory MIB        guest RAM, 64 to 1048576 (default: 256)
           --cpus N            vCPUs, 1 to 64 (default: 1)
           --disk FILE[,WORD]… a disk; may be repeated. Words: ro, cd, boot=N, format=FORMAT (raw), backing=FORMAT:FILE, and what it
-                              is attached to: virtio (default), sata, ide, nvme, scsi, fdc (a floppy disk)
-          --net TAP,MAC[,WORD]… virtio-net on a tap: its name, or fd:N of an open one; may be repeated. Words: boot=N, and rom=FILE for an
-                              option ROM by which a BIOS boots from it
+                              is attached to: virtio (default), sata, ide, nvme, scsi, fdc (a floppy disk); port=N: behind that root port
+          --net TAP,MAC[,WORD]… virtio-net on a tap: its name, or fd:N of an open one; may be repeated. Words: boot=N, port=N, and rom=FILE
+                              for an option ROM by which a BIOS boots from it
           --rng               virtio-rng, fed from this host
           --balloon           virtio-balloon with statistics
+          --root-ports N      PCI Express root ports of q35-1.0, numbered from 0
           --hpet              the high precision event timer
           --watchdog ACTION   an i6300ESB; where it runs out: reset, poweroff, pause or none
           --panic POLICY      the port where a guest says that it panicked; the machine then: preserve, reset or shutdown
@@ -151,15 +152,23 @@ struct Options {
             for word in parts.dropFirst(2) {
                 if word.hasPrefix("boot="), let index = Int(word.dropFirst(5)), (0...255).contains(index) {
                     network.bootIndex = index
+                } else if word.hasPrefix("port="), let port = Int(word.dropFirst(5)), port >= 0 {
+                    network.port = port
                 } else if word.hasPrefix("rom=") {
                     network.rom = Int(try Self.open(String(word.dropFirst(4)), O_RDONLY, for: option))
                 } else {
-                    throw Self.fail("--net \(text): \(word) is neither boot=N nor rom=FILE")
+                    throw Self.fail("--net \(text): \(word) is none of boot=N, port=N, rom=FILE")
                 }
             }
             machine.networks.append(network)
         case "--rng": machine.rng = true
         case "--balloon": machine.balloon = true
+        case "--root-ports":
+            let text = try value()
+            guard let count = Int(text), (0...BoardConfiguration.rootPortLimit).contains(count) else {
+                throw Self.fail("--root-ports \(text): give a number up to \(BoardConfiguration.rootPortLimit)")
+            }
+            machine.board.rootPorts = count
         case "--hpet": machine.board.hpet = true
         case "--watchdog": machine.board.watchdog = try word(option, try value(), WatchdogAction.self)
         case "--panic":
@@ -214,6 +223,8 @@ struct Options {
                 disk.backing.insert(BackingConfiguration(fd: number, format: String(parts[0])), at: 0)
             } else if word.hasPrefix("boot="), let index = Int(word.dropFirst(5)), (0...255).contains(index) {
                 disk.bootIndex = index
+            } else if word.hasPrefix("port="), let port = Int(word.dropFirst(5)), port >= 0 {
+                disk.port = port
             } else {
                 break
             }

@@ -248,4 +248,30 @@ struct BoardExtrasTests {
         fixture.placePowerManagement(type)
         #expect(fixture.read(enable) == 0)
     }
+
+    @Test func aDiskBehindARootPortIsReachedAndComesBackTheSame() throws {
+        func make() throws -> BoardFixture {
+            try BoardFixture(.q35) {
+                $0.board.rootPorts = 2
+                $0.disks = [DiskConfiguration(id: "disk", fd: Int(try BoardFixture.file(byteCount: 1 << 20)), bootIndex: 0, port: 1)]
+            }
+        }
+        let fixture = try make(), ports = fixture.functions(0x000C_1B36)
+        #expect(ports == [PCIAddress(device: 2), PCIAddress(device: 3)])
+        #expect(String(decoding: try #require(fixture.firmwareFile("bootorder")), as: UTF8.self).hasPrefix("/pci@i0cf8/pci-bridge@3/scsi@0/disk@0,0\n"))
+        let disk = PCIAddress(bus: 1, device: 0)
+        fixture.configure(ports[1], 0x18, 0x01_01_00)
+        #expect(fixture.configuration(disk, 0) == 0x1042_1AF4)
+        fixture.configure(ports[1], 0x20, 0xFE20_FE20)
+        fixture.configure(ports[1], 0x04, 2, .word)
+        fixture.configure(disk, 0x10, 0xFE20_0000)
+        fixture.configure(disk, 0x04, 2, .word)
+        // num_queues of the common configuration.
+        #expect(fixture.readMemory(0xFE20_0012, 2) == 1)
+        let other = try make()
+        try other.machine.restoreState(try fixture.machine.saveState())
+        #expect(other.readMemory(0xFE20_0012, 2) == 1 && other.configuration(disk, 0) == 0x1042_1AF4)
+        try fixture.driver.perform(.reset)
+        #expect(fixture.readMemory(0xFE20_0012, 2) == 0xFFFF && fixture.configuration(disk, 0) == 0xFFFF_FFFF)
+    }
 }

@@ -57,10 +57,12 @@ package final class VirtIOPCIFunction: PCIFunction, BusDevice {
     ///   - interrupts: one message interrupt per queue and one for configuration changes is made here.
     ///   - doorbells: nil where notifications should come as ordinary writes.
     ///   - line: INTx for a guest that does not use MSI-X, with the line number it should see.
+    ///   - isExpress: it is behind a PCI Express port.
     ///   - rom: code for firmware, made for this function's identity (`deviceID`).
     package init(
         _ device: any VirtIODevice, name: String, memory: GuestMemory, interrupts: any MessageInterruptFactory,
-        doorbells: (any DoorbellRegistrar)?, line: (interrupt: any InterruptLine, number: UInt8)? = nil, rom: OptionROM? = nil
+        doorbells: (any DoorbellRegistrar)?, line: (interrupt: any InterruptLine, number: UInt8)? = nil, rom: OptionROM? = nil,
+        isExpress: Bool = false
     ) throws {
         let sizes = device.queueSizes
         let msix = try MSIXInterrupts(vectorCount: sizes.count + 1, factory: interrupts)
@@ -69,6 +71,7 @@ package final class VirtIOPCIFunction: PCIFunction, BusDevice {
             PCIIdentity(
                 vendor: Self.vendorID, device: Self.deviceID(identity), revision: 1, classCode: identity.classCode))
         let offsets = VirtIOPCILayout.describe(in: &space, msix: msix.table)
+        if isExpress { space.addExpressEndpoint() }
         if let rom { space.addExpansionROM(byteCount: rom.byteCount) }
         if let line { space.setInterrupt(pin: 1, line: line.number) }
         let events = VirtIOEvents(msix: msix, line: line?.interrupt)
