@@ -19,13 +19,17 @@ final class BoardFixture {
     private let loop: EventLoop
     private var thread: HostSystem.Thread?
 
-    init(_ type: MachineType, memoryMiB: Int = 16, _ change: (inout GuestConfiguration) throws -> Void = { _ in }) throws {
+    /// - Parameter loadsKernel: the configuration's kernel is loaded; otherwise nothing is.
+    init(
+        _ type: MachineType, memoryMiB: Int = 16, loadsKernel: Bool = false, _ change: (inout GuestConfiguration) throws -> Void = { _ in }
+    ) throws {
         loop = try EventLoop()
         var configuration = GuestConfiguration(
             name: "test", uuid: .zero, memoryMiB: memoryMiB, cpu: CPUConfiguration(count: 1), type: type, kernel: type == .direct ? -1 : nil)
         if type != .direct { configuration.firmware = FirmwareConfiguration(code: Int(try Self.file(byteCount: 128 << 10))) }
         try change(&configuration)
-        machine = try GuestMachine(configuration, accelerator: accelerator, output: output, loop: loop) { _ in BootRegisters(mode: .real, rip: 0) }
+        let nothing: GuestMachine.Loader = { _ in BootRegisters(mode: .real, rip: 0) }
+        machine = try GuestMachine(configuration, accelerator: accelerator, output: output, loop: loop, loader: loadsKernel ? nil : nothing)
         driver = StateDriver(machine, requests: machine.requests, policies: MachinePolicies(configuration)) { [notices] notice in
             notices.update { $0.append(notice) }
         }
