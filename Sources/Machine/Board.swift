@@ -95,7 +95,7 @@ package final class Board: Sendable {
             let vhost = try network.vhostFd.map { try VhostNet(owning: OwnedDescriptor(owning: CInt($0)), named: network.id) }
             let device = try VirtIONet(
                 taps: taps, mac: network.mac.bytes, mtu: UInt16(clamping: network.mtu), loops: [loop], vhost: vhost)
-            let rom = try network.rom.map { try Self.optionROM(owning: OwnedDescriptor(owning: CInt($0)), of: network, for: device) }
+            let rom = try network.rom.map { try Self.optionROM(closing: CInt($0), of: network, for: device) }
             try add(device, "virtio-net-\(index)", slots.take((.network, network.bootIndex), port: network.port), rom: rom)
             networks.append(device)
         }

@@ -92,8 +92,9 @@ extension Board {
     }
 
     /// Code that firmware runs to boot from a network.
-    static func optionROM(owning descriptor: consuming OwnedDescriptor, of network: NetworkConfiguration, for device: any VirtIODevice) throws -> OptionROM {
-        let file = try ImageFile(descriptor: descriptor.rawValue, named: "the option ROM of \(network.id)")
+    static func optionROM(closing number: CInt, of network: NetworkConfiguration, for device: any VirtIODevice) throws -> OptionROM {
+        defer { _ = close(number) }
+        let file = try ImageFile(descriptor: number, named: "the option ROM of \(network.id)")
         let bytes = try file.bytes(at: 0, count: Int(min(file.byteCount, UInt64(OptionROM.byteCountLimit) + 1)))
         do throws(OptionROMError) {
             return try OptionROM(bytes, vendor: VirtIOPCIFunction.vendorID, device: VirtIOPCIFunction.deviceID(device.identity))

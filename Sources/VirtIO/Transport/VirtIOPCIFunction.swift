@@ -160,7 +160,9 @@ package final class VirtIOPCIFunction: PCIFunction, BusDevice {
     }
 
     private func updateWindows(_ configuration: inout Configuration) {
-        configuration.windows.update(to: configuration.space.decodedRanges) { $0 == PCIConfigurationSpace.romIndex ? rom : self }
+        configuration.windows.update(to: configuration.space.decodedRanges) { index -> (any BusDevice)? in
+            index == PCIConfigurationSpace.romIndex ? rom : self
+        }
         let base = configuration.windows.base(of: Int(VirtIOPCILayout.bar))
         doorbells.withLock { doorbells in
             doorbells.base = base?.advanced(by: UInt64(VirtIOPCILayout.notify.lowerBound))
