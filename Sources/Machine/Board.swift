@@ -77,9 +77,9 @@ package final class Board: Sendable {
         configurationPorts = PCIConfigurationPorts(bus)
 
         var slots = SlotPlan(first: chipset.firstSlot)
-        let ports = try Self.rootPorts(configuration, chipset, bus, in: &slots)
-        rootPorts = ports.map(\.bridge)
-        let wiring = SlotWiring(machine: machine, memory: memory, bus: bus, chipset: chipset, ports: ports)
+        let placed = try Self.rootPorts(configuration, chipset, bus, in: &slots)
+        rootPorts = placed.map(\.bridge)
+        let wiring = SlotWiring(machine: machine, memory: memory, bus: bus, chipset: chipset, ports: placed)
         var functions: [VirtIOPCIFunction] = []
         func add(_ device: any VirtIODevice, _ name: String, _ seat: SlotPlan.Seat? = nil, rom: OptionROM? = nil) throws {
             functions.append(try wiring.attach(device, name, seat ?? SlotPlan.Seat(slot: slots.take()), rom: rom))

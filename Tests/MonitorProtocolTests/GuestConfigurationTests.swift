@@ -141,6 +141,29 @@ struct GuestConfigurationTests {
         #expect(refusal?.path == place)
     }
 
+    private static let ports =
+        #"{"version":1,"name":"a","uuid":"3f0a2b1c00014c4b9f5e0123456789ab","memoryMiB":64,"cpu":{"count":1},"type":"q35-1.0","firmware":{"code":3},"#
+        + #""board":{"rootPorts":2},"disks":[{"id":"a","fd":5,"port":1}],"networks":[{"id":"n","fds":[7],"mac":"fa:16:3e:00:00:01","rom":8,"port":0}]}"#
+
+    @Test func placesBehindRootPortsAndOptionROMsAreReadAndWritten() throws {
+        let machine = try read(Self.ports)
+        #expect(machine.board.rootPorts == 2 && machine.disks[0].port == 1 && machine.networks[0].port == 0 && machine.networks[0].rom == 8)
+        #expect(try GuestConfiguration(parsing: machine.json.serializedBytes()) == machine)
+    }
+
+    @Test(
+        arguments: [
+            (#""port":1"#, #""port":2"#, "disks[0].port"), (#""port":0"#, #""port":1"#, "networks[0].port"), (#""port":1"#, #""port":-1"#, "disks[0].port"),
+            (#""port":1"#, #""port":1,"bus":"sata""#, "disks[0].port"), (#"q35-1.0"#, "pc-1.0", "board.rootPorts"),
+            (#""rootPorts":2"#, #""rootPorts":17"#, "board.rootPorts"), (#""rom":8"#, #""rom":7"#, "networks[0].rom"),
+        ])
+    func aPlaceThatIsNotThereIsRefused(old: String, new: String, place: String) throws {
+        let parts = Self.ports.split(separator: old, maxSplits: 1, omittingEmptySubsequences: false)
+        try #require(parts.count == 2)
+        let refusal = #expect(throws: ConfigurationError.self) { try read(String(parts[0] + new + parts[1])) }
+        #expect(refusal?.path == place)
+    }
+
     @Test(
         arguments: [
             (#""type":"q35-1.0""#, #""type":"direct-1.0""#, "firmware"), (#""type":"q35-1.0""#, #""type":"virt""#, "type"),
@@ -200,28 +223,5 @@ struct SplitMix: RandomNumberGenerator {
         value = (value ^ (value >> 30)) &* 0xBF58_476D_1CE4_E5B9
         value = (value ^ (value >> 27)) &* 0x94D0_49BB_1331_11EB
         return value ^ (value >> 31)
-    }
-
-    private static let ports =
-        #"{"version":1,"name":"a","uuid":"3f0a2b1c00014c4b9f5e0123456789ab","memoryMiB":64,"cpu":{"count":1},"type":"q35-1.0","firmware":{"code":3},"#
-        + #""board":{"rootPorts":2},"disks":[{"id":"a","fd":5,"port":1}],"networks":[{"id":"n","fds":[7],"mac":"fa:16:3e:00:00:01","rom":8,"port":0}]}"#
-
-    @Test func placesBehindRootPortsAndOptionROMsAreReadAndWritten() throws {
-        let machine = try read(Self.ports)
-        #expect(machine.board.rootPorts == 2 && machine.disks[0].port == 1 && machine.networks[0].port == 0 && machine.networks[0].rom == 8)
-        #expect(try GuestConfiguration(parsing: machine.json.serializedBytes()) == machine)
-    }
-
-    @Test(
-        arguments: [
-            (#""port":1"#, #""port":2"#, "disks[0].port"), (#""port":0"#, #""port":1"#, "networks[0].port"), (#""port":1"#, #""port":-1"#, "disks[0].port"),
-            (#""port":1"#, #""port":1,"bus":"sata""#, "disks[0].port"), (#"q35-1.0"#, "pc-1.0", "board.rootPorts"),
-            (#""rootPorts":2"#, #""rootPorts":17"#, "board.rootPorts"), (#""rom":8"#, #""rom":7"#, "networks[0].rom"),
-        ])
-    func aPlaceThatIsNotThereIsRefused(old: String, new: String, place: String) throws {
-        let parts = Self.ports.split(separator: old, maxSplits: 1, omittingEmptySubsequences: false)
-        try #require(parts.count == 2)
-        let refusal = #expect(throws: ConfigurationError.self) { try read(String(parts[0] + new + parts[1])) }
-        #expect(refusal?.path == place)
     }
 }
