@@ -94,7 +94,7 @@ private struct Linker {
         #expect(String(decoding: table[..<4], as: UTF8.self) == "SSDT" && table.reduce(0, &+) == 0)
         #expect(linker.pointer(last + 42, 4) == page && linker.memory[page + 40] == 0xAB)
         let written = try #require(linker.written[ACPITables.File.generationAddress])
-        #expect(written == (0, page + 40, 8))
+        #expect(written.offset == 0 && written.value == page + 40 && written.width == 8)
     }
 
     @Test func lengthsDoNotDependOnWhereFirmwarePlacedThings() {
