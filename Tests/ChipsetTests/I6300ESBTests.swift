@@ -1,5 +1,6 @@
 import Chipset
 import MachineCore
+import PCI
 import Testing
 
 private let second: UInt64 = 1_000_000_000
