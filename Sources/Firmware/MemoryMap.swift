@@ -8,6 +8,8 @@ package enum MemoryMap {
     /// ACPI tables, SMBIOS and the RSDP: the area that is searched for them.
     package static let biosArea: UInt64 = 0xE_0000
     package static let biosAreaEnd: UInt64 = 0x10_0000
+    /// The generation id's page on a machine without firmware, behind the tables in the area that is reserved anyway.
+    package static let generationPage: UInt64 = 0xF_F000
     package static let highMemory: UInt64 = 0x10_0000
     /// RAM below 4 GiB ends here at the latest.
     package static let lowMemoryEnd: UInt64 = GuestMemory.lowMemoryEnd
@@ -18,6 +20,7 @@ package enum MemoryMap {
     package static let pciWindow: UInt64 = 0xC000_0000
     package static let pciWindowEnd: UInt64 = 0xFEC0_0000
     package static let ioAPIC: UInt64 = 0xFEC0_0000
+    package static let hpet: UInt64 = 0xFED0_0000
     package static let localAPIC: UInt64 = 0xFEE0_0000
     /// KVM's identity map page and TSS.
     package static let kvmReserved: UInt64 = 0xFEFF_C000

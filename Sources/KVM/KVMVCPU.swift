@@ -217,6 +217,7 @@ import Synchronization
         general.rflags = 2
         general.rip = boot.rip
         general.rsp = boot.rsp
+        general.rax = boot.rax
         general.rbx = boot.rbx
         general.rsi = boot.rsi
         guard unsafe ckvm_set_state(descriptor.rawValue, CInt(CKVM_REGS), &general) == 0 else { throw kvmError("KVM_SET_REGS", "vcpu \(index)") }

@@ -104,6 +104,14 @@ package final class KVMVirtualMachine: VirtualMachine {
         _ = ckvm_irq_line(descriptor.rawValue, gsi, isAsserted ? 1 : 0)
     }
 
+    /// The channel's count begins anew, as on hardware whose gate opens.
+    package func setTimerInterrupt(isConnected: Bool) throws(AcceleratorError) {
+        var pit = kvm_pit_state2()
+        guard unsafe ckvm_get_pit2(descriptor.rawValue, &pit) == 0 else { throw kvmError("KVM_GET_PIT2", "virtual machine") }
+        pit.flags = isConnected ? pit.flags & ~UInt32(KVM_PIT_FLAGS_HPET_LEGACY) : pit.flags | UInt32(KVM_PIT_FLAGS_HPET_LEGACY)
+        guard unsafe ckvm_set_pit2(descriptor.rawValue, &pit) == 0 else { throw kvmError("KVM_SET_PIT2", "virtual machine") }
+    }
+
     package func stopClock() throws(AcceleratorError) {
         let now = try clockNanoseconds()
         stoppedClock.withLock { $0 = $0 ?? now }

@@ -19,16 +19,22 @@ package final class Board: Sendable {
     let keyboard: KeyboardController
     /// The 8237 pair of a PC board.
     private let dma: DMAController?
+    private let floppies: BoardFloppies?
+    /// What the description names besides disks and networks.
+    let extras: BoardExtras
     let ports: PortBus
     let addresses: MemoryBus
     let bus: PCIBus
     let chipset: BoardChipset
+    private let rootPorts: [PCIBridge]
     /// Nil on a board that starts a kernel itself.
     let firmware: FirmwareImage?
     private let firmwarePorts: FirmwarePorts?
     /// What disks did, in the order of the configuration.
     let diskCounters: [DeviceCounters]
     let pausable: [any Pausable]
+    /// What firmware and guest write to their debug ports.
+    private let logs: [ConsoleOutput]
     /// By disk; what they keep in memory goes to their files at the end.
     private let images: [any BlockingImage]
     /// In the order of the configuration.
@@ -47,14 +53,13 @@ package final class Board: Sendable {
 
     /// Takes over the descriptors of disks and networks.
     package init(
-        _ configuration: GuestConfiguration, machine: any VirtualMachine, memory: GuestMemory, output: any SerialOutput, power: any PowerRequests,
+        _ configuration: GuestConfiguration, machine: any VirtualMachine, memory: GuestMemory, output: any SerialOutput, requests power: GuestRequests,
         loop: EventLoop
     ) throws {
         self.memory = memory
         let host = HostClock()
         serial = SerialPort(name: "uart@3f8", line: GSILine(machine, gsi: 4), output: output)
         powerManagement = PowerManagement(clock: host, sci: GSILine(machine, gsi: 9), power: power)
-        clock = CMOSClock(clock: host, line: GSILine(machine, gsi: 8), timer: try LoopTimer(on: loop))
         let isPC = configuration.type != .direct
         keyboard = KeyboardController(
             power: power, line: GSILine(machine, gsi: 1), auxiliaryLine: GSILine(machine, gsi: 12), hasKeyboardAndMouse: isPC)
@@ -66,16 +71,23 @@ package final class Board: Sendable {
         let space = BoardAddressSpace(addresses, portBus.movable)
         let chipset = try BoardChipset(configuration.type, machine: machine, bus: bus, power: powerManagement, space: space)
         self.chipset = chipset
+        var extras = try BoardExtras(
+            configuration, machine: machine, memory: memory, chipset: chipset, power: powerManagement, clock: host, loop: loop)
+        clock = CMOSClock(clock: host, line: extras.clockLine, timer: try LoopTimer(on: loop))
         configurationPorts = PCIConfigurationPorts(bus)
 
-        let wiring = SlotWiring(machine: machine, memory: memory, bus: bus, chipset: chipset)
         var slots = SlotPlan(first: chipset.firstSlot)
+        let placed = try Self.rootPorts(configuration, chipset, bus, in: &slots)
+        rootPorts = placed.map(\.bridge)
+        let wiring = SlotWiring(machine: machine, memory: memory, bus: bus, chipset: chipset, ports: placed)
         var functions: [VirtIOPCIFunction] = []
-        func add(_ device: any VirtIODevice, _ name: String, _ boot: (path: SlotPlan.Path, index: Int?)? = nil) throws {
-            functions.append(try wiring.attach(device, name, slot: slots.take(boot)))
+        func add(_ device: any VirtIODevice, _ name: String, _ seat: SlotPlan.Seat? = nil, rom: OptionROM? = nil) throws {
+            functions.append(try wiring.attach(device, name, seat ?? SlotPlan.Seat(slot: slots.take()), rom: rom))
         }
         var disks = BoardDisks(wiring, loop: loop, processorCount: configuration.cpu.count)
         try disks.attach(configuration.disks, in: &slots)
+        if let dma { try disks.attachFloppies(configuration.disks, dma: dma, in: &slots) }
+        floppies = disks.floppies
         var networks: [VirtIONet] = []
         for (index, network) in configuration.networks.enumerated() {
             var taps: [TapQueue] = []
@@ -83,14 +95,17 @@ package final class Board: Sendable {
             let vhost = try network.vhostFd.map { try VhostNet(owning: OwnedDescriptor(owning: CInt($0)), named: network.id) }
             let device = try VirtIONet(
                 taps: taps, mac: network.mac.bytes, mtu: UInt16(clamping: network.mtu), loops: [loop], vhost: vhost)
-            try add(device, "virtio-net-\(index)", (.network, network.bootIndex))
+            let rom = try network.rom.map { try Self.optionROM(closing: CInt($0), of: network, for: device) }
+            try add(device, "virtio-net-\(index)", slots.take((.network, network.bootIndex), port: network.port), rom: rom)
             networks.append(device)
         }
         if configuration.rng { try add(VirtIOEntropy(loop: loop), "virtio-rng") }
         let balloon = configuration.balloon ? VirtIOBalloon(loop: loop) : nil
         if let balloon { try add(balloon, "virtio-balloon") }
+        try extras.attachWatchdog(wiring, clock: host, loop: loop, requests: power, in: &slots)
+        self.extras = extras
         (diskCounters, self.networks, self.balloon) = (disks.counters, networks, balloon)
-        pausable = disks.pausable + functions
+        pausable = disks.pausable + functions + extras.pausable
         images = disks.images
 
         bus.connect(to: space)
@@ -106,30 +121,49 @@ package final class Board: Sendable {
         portBus.attach(clock, at: 0x70, count: 2)
         portBus.attach(ResetPort(.systemControl, power: power), at: 0x92, count: 1)
         portBus.attach(keyboard, at: 0x60, count: 5)
+        floppies?.attach(to: &portBus)
+        var logs = try extras.attach(to: &portBus, addresses: addresses, requests: power, loop: loop)
         for (device, first, count) in disks.ports { portBus.attach(device, at: first, count: count) }
         if let description = configuration.firmware {
             let lowMemoryEnd = Self.lowMemoryEnd(configuration)
             firmware = try FirmwareImage(description, machine: machine, addresses: addresses)
             let items = try Self.firmwareItems(
-                configuration, memory: memory, lowMemoryEnd: lowMemoryEnd, chipset: chipset, bootOrder: slots.bootOrder)
+                configuration, memory: memory, lowMemoryEnd: lowMemoryEnd, chipset: chipset, bootOrder: slots.bootOrder, extras: extras)
             let firmwarePorts = FirmwarePorts(items, memory: memory)
             portBus.attach(firmwarePorts, at: FirmwarePorts.base, count: FirmwarePorts.count)
             self.firmwarePorts = firmwarePorts
             if let log = description.log {
                 let sink = try ConsoleOutput(owning: OwnedDescriptor(owning: CInt(log)), on: loop)
                 portBus.attach(DebugConsole(output: sink), at: 0x402, count: 1)
+                logs.append(sink)
             }
             for window in dma?.ports ?? [] { portBus.attach(window.device, at: window.first, count: window.count) }
-            clock.setMemory(Self.batteryMemory(configuration, lowMemoryEnd: lowMemoryEnd))
+            clock.setMemory(Self.batteryMemory(configuration, lowMemoryEnd: lowMemoryEnd, floppyTypes: floppies?.types ?? 0))
         } else {
             (firmware, firmwarePorts) = (nil, nil)
         }
         ports = portBus
+        self.logs = logs
         var savable: [any SavableDevice & Sendable] = [serial, powerManagement, clock, keyboard]
         savable += chipset.savable + [configurationPorts]
+        savable += rootPorts.map(\.endpoint)
         if let firmwarePorts { savable.append(firmwarePorts) }
         if let dma { savable.append(dma) }
-        self.savable = savable + (firmware?.savable ?? []) + disks.savable + functions
+        self.savable = savable + (firmware?.savable ?? []) + disks.savable + functions + extras.savable
+    }
+
+    /// As many PCI Express root ports as the description names, before all other slots.
+    private static func rootPorts(
+        _ configuration: GuestConfiguration, _ chipset: BoardChipset, _ bus: PCIBus, in slots: inout SlotPlan
+    ) throws -> [(bridge: PCIBridge, slot: UInt8)] {
+        let used = Set(configuration.disks.compactMap(\.port) + configuration.networks.compactMap(\.port))
+        return try (0..<configuration.board.rootPorts).map { number in
+            let slot = slots.takePort()
+            let bridge = try PCIBridge(
+                rootPort: UInt16(number + 1), name: "root-port-\(number)", isOccupied: used.contains(number), line: chipset.line(device: slot))
+            try bus.attach(bridge, at: PCIAddress(device: slot))
+            return (bridge, slot)
+        }
     }
 
     /// Every device as after power on. vCPUs are parked.
@@ -139,6 +173,8 @@ package final class Board: Sendable {
         clock.reset()
         keyboard.reset()
         dma?.reset()
+        floppies?.controller.reset()
+        extras.hpet?.reset()
         configurationPorts.reset()
         bus.reset()
         firmware?.reset()
@@ -152,6 +188,9 @@ package final class Board: Sendable {
             return nil
         }
     }
+
+    /// Writes what logs of debug ports keep back.
+    package func flushLogs() { for log in logs { log.flush() } }
 
     /// All devices' state, each as a section of name, version and bytes.
     package func saveState() -> [UInt8] {
@@ -182,6 +221,8 @@ package final class Board: Sendable {
             try device.restoreState(from: &section, version: version)
         }
         chipset.follow()
+        for port in rootPorts { port.follow() }
+        extras.generation?.renew()
     }
 }
 

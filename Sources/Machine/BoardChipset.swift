@@ -77,6 +77,26 @@ enum BoardChipset: Sendable {
         }
     }
 
+    /// An input of the I/O APIC, 16 to 23, beside the slots that may be on it.
+    func line(input: UInt8, of machine: any VirtualMachine) -> any InterruptLine {
+        switch self {
+        case .direct: GSILine(machine, gsi: UInt32(input))
+        case .q35(_, let router), .pc(_, let router): router.line(input: input)
+        }
+    }
+
+    /// Inputs of the I/O APIC that the HPET's timers may be routed to, by bit: as others build these boards.
+    var timerRoutes: UInt32 {
+        if case .pc = self { return 1 << 2 }
+        return 0x00FF_0104
+    }
+
+    /// The ISA bridge, as firmware's paths name it.
+    var isaPath: String {
+        if case .q35 = self { return "1f" }
+        return "1"
+    }
+
     /// After saved state was restored: what registers move goes where they say.
     func follow() {
         switch self {

@@ -1,5 +1,6 @@
 // The disks of a board: each image opened in the format it is said to have, on the controller that its bus names, with the path by
 // which firmware finds it. Controllers exist only where a disk asks for one.
+import Chipset
 import DiskImage
 import Firmware
 import GuestMemory
@@ -28,11 +29,17 @@ struct SlotWiring: Sendable {
     let memory: GuestMemory
     let bus: PCIBus
     let chipset: BoardChipset
+    /// By number, with their slots.
+    var ports: [(bridge: PCIBridge, slot: UInt8)] = []
 
-    func attach(_ device: any VirtIODevice, _ name: String, slot: UInt8) throws -> VirtIOPCIFunction {
-        let line = chipset.line(device: slot).map { (interrupt: $0, number: UInt8(0)) }
-        let function = try VirtIOPCIFunction(device, name: name, memory: memory, interrupts: machine, doorbells: machine, line: line)
-        try bus.attach(function, at: PCIAddress(device: slot))
+    /// A port's one device has the pins of its port (PCI-to-PCI Bridge Architecture 1.2 §9.1).
+    func line(of seat: SlotPlan.Seat) -> (any InterruptLine)? { chipset.line(device: seat.port.map { ports[$0].slot } ?? seat.slot) }
+    func bus(of seat: SlotPlan.Seat) -> PCIBus { seat.port.map { ports[$0].bridge.secondary } ?? bus }
+
+    func attach(_ device: any VirtIODevice, _ name: String, _ seat: SlotPlan.Seat, rom: OptionROM? = nil) throws -> VirtIOPCIFunction {
+        let line = line(of: seat).map { (interrupt: $0, number: UInt8(0)) }
+        let function = try VirtIOPCIFunction(device, name: name, memory: memory, interrupts: machine, doorbells: machine, line: line, rom: rom, isExpress: seat.port != nil)
+        try bus(of: seat).attach(function, at: PCIAddress(device: seat.slot))
         return function
     }
 }
@@ -50,6 +57,8 @@ struct BoardDisks {
     private(set) var images: [any BlockingImage] = []
     private(set) var pausable: [any Pausable] = []
     private(set) var savable: [any SavableDevice & Sendable] = []
+    private var floppyImages: [(index: Int, image: any BlockBackend)] = []
+    private(set) var floppies: BoardFloppies?
     /// Ports of IDE's two channels.
     private(set) var ports: [(device: any BusDevice, first: UInt16, count: UInt16)] = []
 
@@ -74,12 +83,24 @@ struct BoardDisks {
             case .nvme: try attachNVMe(image, identity, disk, index, in: &slots)
             case .sata: sata.append((index, disk.isOptical ? .optical(image, identity) : .disk(image, identity)))
             case .ide: ide.append((index, disk.isOptical ? .optical(image, identity) : .disk(image, identity)))
+            case .fdc: floppyImages.append((index, image))
             case .scsi: scsi.append((index, disk.isOptical ? SCSITarget(optical: image, identity: identity) : SCSITarget(disk: image, identity: identity)))
             }
         }
         if !sata.isEmpty { try attachSATA(sata, disks, in: &slots) }
         if !ide.isEmpty { try attachIDE(ide, disks, in: &slots) }
         if !scsi.isEmpty { try attachSCSI(scsi, disks, in: &slots) }
+    }
+
+    /// After `attach`, on a board with DMA controllers.
+    mutating func attachFloppies(_ disks: [DiskConfiguration], dma: DMAController, in slots: inout SlotPlan) throws {
+        guard !floppyImages.isEmpty else { return }
+        let floppies = try BoardFloppies(
+            floppyImages, of: disks, machine: wiring.machine, memory: wiring.memory, dma: dma, isa: wiring.chipset.isaPath, loop: loop, in: &slots)
+        for ((index, _), count) in zip(floppyImages, floppies.counters) { counters[index] = count }
+        pausable.append(floppies.controller)
+        savable.append(floppies.controller)
+        self.floppies = floppies
     }
 
     /// The chain of images, the lowest first.
@@ -101,12 +122,12 @@ struct BoardDisks {
     private mutating func attachVirtIO(_ image: any BlockBackend, _ disk: DiskConfiguration, _ index: Int, in slots: inout SlotPlan) throws {
         let device = try VirtIOBlock(
             backend: image, serial: disk.serial ?? disk.id, queueCount: min(processorCount, Self.virtioQueueLimit), loops: [loop])
-        try attach(device, "virtio-blk-\(index)", slots.take((.virtioDisk, disk.bootIndex)))
+        try attach(device, "virtio-blk-\(index)", slots.take((.virtioDisk, disk.bootIndex), port: disk.port))
         counters[index] = device.counters
     }
 
-    private mutating func attach(_ device: any VirtIODevice, _ name: String, _ slot: UInt8) throws {
-        let function = try wiring.attach(device, name, slot: slot)
+    private mutating func attach(_ device: any VirtIODevice, _ name: String, _ seat: SlotPlan.Seat) throws {
+        let function = try wiring.attach(device, name, seat)
         pausable.append(function)
         savable.append(function)
     }
@@ -114,12 +135,12 @@ struct BoardDisks {
     private mutating func attachNVMe(
         _ image: any BlockBackend, _ identity: DriveIdentity, _ disk: DiskConfiguration, _ index: Int, in slots: inout SlotPlan
     ) throws {
-        let slot = slots.take((.below("/pci@i0cf8/pci1b36,10@*/namespace@1,0"), disk.bootIndex))
+        let seat = slots.take((.below("/pci1b36,10@*/namespace@1,0"), disk.bootIndex), port: disk.port)
         let queueCount = min(processorCount, Self.nvmeQueueLimit)
         let endpoint = try NVMeController.makeEndpoint(
-            name: "nvme-\(index)", queueCount: queueCount, line: wiring.chipset.line(device: slot), message: wiring.machine)
+            name: "nvme-\(index)", queueCount: queueCount, line: wiring.line(of: seat), message: wiring.machine)
         let controller = try NVMeController(endpoint, memory: wiring.memory, image: image, identity: identity, queueCount: queueCount, loop: loop)
-        try wiring.bus.attach(endpoint, at: PCIAddress(device: slot))
+        try wiring.bus(of: seat).attach(endpoint, at: PCIAddress(device: seat.slot))
         counters[index] = controller.counters
         pausable.append(controller)
         savable += [endpoint, controller]
@@ -166,7 +187,7 @@ struct BoardDisks {
             targets: Dictionary(uniqueKeysWithValues: targets.enumerated().map { (UInt8(truncatingIfNeeded: $0.offset), $0.element.target) }),
             memory: wiring.memory, queueCount: min(processorCount, Self.virtioQueueLimit), loops: [loop])
         let slot = slots.take(), device = String(slot, radix: 16)
-        try attach(host, "virtio-scsi", slot)
+        try attach(host, "virtio-scsi", SlotPlan.Seat(slot: slot))
         for (number, (index, target)) in targets.enumerated() {
             slots.note("/pci@i0cf8/scsi@\(device)/channel@0/disk@\(number),0", disks[index].bootIndex)
             counters[index] = target.counters

@@ -6,6 +6,8 @@ import GuestMemory
 import HostSystem
 import MachineConfiguration
 import MachineCore
+import PCI
+import VirtIO
 
 /// A firmware image as the guest sees it.
 final class FirmwareImage: Sendable {
@@ -46,7 +48,8 @@ final class FirmwareImage: Sendable {
 extension Board {
     /// What fw_cfg offers: sizes, memory map, ACPI and SMBIOS, the order of boot devices.
     static func firmwareItems(
-        _ configuration: GuestConfiguration, memory: GuestMemory, lowMemoryEnd: UInt64, chipset: BoardChipset, bootOrder: [String]
+        _ configuration: GuestConfiguration, memory: GuestMemory, lowMemoryEnd: UInt64, chipset: BoardChipset, bootOrder: [String],
+        extras: BoardExtras
     ) throws -> FirmwareItems {
         typealias Key = FirmwareItems.Key
         var items = FirmwareItems()
@@ -68,17 +71,36 @@ extension Board {
             SystemInformation(configuration), memoryByteCount: memory.byteCount, processors: topology.count, lowMemoryEnd: lowMemoryEnd)
         items.addFile("etc/smbios/smbios-tables", .bytes(structures))
         items.addFile("etc/smbios/smbios-anchor", .bytes(SMBIOSTables.entryPoint(structuresAt: 0, byteCount: structures.count)))
+        if let generation = extras.generation {
+            items.addFile(ACPITables.File.generation, .bytes(generation.identifier.page))
+            items.addWritableFile(ACPITables.File.generationAddress, byteCount: 8, generation.setAddress)
+        }
+        let floppyCount = configuration.disks.count { $0.bus == .fdc }
         let highMemoryEnd = memory.byteCount > lowMemoryEnd ? memory.byteCount - lowMemoryEnd + MemoryMap.fourGiB : MemoryMap.fourGiB
         items.addFiles([ACPITables.File.tables, ACPITables.File.rsdp, ACPITables.File.loader]) {
             var description = ACPIDescription(
                 apicIDs: (0..<topology.count).map(topology.apicID), hasSerialPort: true, highMemoryEnd: highMemoryEnd, hasKeyboardController: true)
             description.hasFirmwareConfiguration = true
             description.hasMouse = true
+            description.floppyDriveCount = floppyCount
+            extras.describe(&description)
             chipset.describe(&description, lowMemoryEnd: min(memory.byteCount, lowMemoryEnd))
             return ACPITables.files(description)
         }
         if let kernel = configuration.kernel { try addKernel(CInt(kernel), configuration, to: &items) }
         return items
+    }
+
+    /// Code that firmware runs to boot from a network.
+    static func optionROM(closing number: CInt, of network: NetworkConfiguration, for device: any VirtIODevice) throws -> OptionROM {
+        defer { _ = close(number) }
+        let file = try ImageFile(descriptor: number, named: "the option ROM of \(network.id)")
+        let bytes = try file.bytes(at: 0, count: Int(min(file.byteCount, UInt64(OptionROM.byteCountLimit) + 1)))
+        do throws(OptionROMError) {
+            return try OptionROM(bytes, vendor: VirtIOPCIFunction.vendorID, device: VirtIOPCIFunction.deviceID(device.identity))
+        } catch {
+            throw LoaderError("the option ROM of \(network.id)", error.reason)
+        }
     }
 
     /// e820 entries of 20 bytes: RAM, and what is no RAM although nothing else says so.

@@ -3,6 +3,7 @@ import Chipset
 import GuestMemory
 import HostSystem
 import MachineCore
+import Synchronization
 
 /// One global system interrupt as a line.
 final class GSILine: InterruptLine {
@@ -16,6 +17,41 @@ final class GSILine: InterruptLine {
 
     func assert() { machine.setLine(gsi: gsi, isAsserted: true) }
     func deassert() { machine.setLine(gsi: gsi, isAsserted: false) }
+}
+
+/// An input with several sources: up while any of them is. Made before the guest starts.
+final class SharedInput: Sendable {
+    private let line: any InterruptLine
+    private let levels = Mutex<[Bool]>([])
+
+    init(_ line: any InterruptLine) { self.line = line }
+
+    func makeSource() -> any InterruptLine {
+        levels.withLock { levels in
+            levels.append(false)
+            return Source(self, levels.count - 1)
+        }
+    }
+
+    private func set(_ source: Int, _ level: Bool) {
+        levels.withLock { levels in
+            let before = levels.contains(true)
+            levels[source] = level
+            let after = levels.contains(true)
+            guard before != after else { return }
+            if after { line.assert() } else { line.deassert() }
+        }
+    }
+
+    private final class Source: InterruptLine {
+        private let input: SharedInput
+        private let index: Int
+
+        init(_ input: SharedInput, _ index: Int) { (self.input, self.index) = (input, index) }
+
+        func assert() { input.set(index, true) }
+        func deassert() { input.set(index, false) }
+    }
 }
 
 final class HostClock: MachineClock {

@@ -35,7 +35,7 @@ package final class GuestMachine: DrivenMachine, Sendable {
         let memory = try GuestMemory(
             byteCount: UInt64(configuration.memoryMiB) << 20, lowMemoryEnd: Board.lowMemoryEnd(configuration))
         try machine.map(memory)
-        board = try Board(configuration, machine: machine, memory: memory, output: output, power: requests, loop: loop)
+        board = try Board(configuration, machine: machine, memory: memory, output: output, requests: requests, loop: loop)
         let topology = configuration.cpu.topology
         if configuration.cpu.isSpecial { try machine.show(try configuration.cpu.processorModel()) }
         var vcpus: [any VirtualCPU] = []
@@ -64,8 +64,10 @@ package final class GuestMachine: DrivenMachine, Sendable {
     private static func loadKernel(of configuration: GuestConfiguration, on board: Board) throws -> BootRegisters {
         let high = max(board.memory.byteCount, MemoryMap.lowMemoryEnd) - MemoryMap.lowMemoryEnd + MemoryMap.fourGiB
         let topology = configuration.cpu.topology
-        let tables = ACPIDescription(
+        var tables = ACPIDescription(
             apicIDs: (0..<topology.count).map(topology.apicID), hasSerialPort: true, highMemoryEnd: high, hasKeyboardController: true)
+        board.extras.describe(&tables)
+        try board.extras.generation?.place()
         let rsdp = try ACPITables.place(tables, in: board.memory)
         try SMBIOSTables.place(SystemInformation(configuration), processors: topology.count, in: board.memory)
         guard let descriptor = configuration.kernel else { throw LoaderError("the kernel", "there is none") }

@@ -12,7 +12,23 @@
 //
 // The moves are decided here and nowhere else; StateDriver carries them out. While a reset is carried out no vCPU runs and the
 // state that is shown is the one it ends in. "States and threads" in this target's documentation has the table.
+package import MachineConfiguration
 package import MonitorProtocol
+
+/// What the description says about the moves that a guest makes.
+package struct MachinePolicies: Sendable, Equatable {
+    package var onReset = GuestResetPolicy.reset
+    package var onCrash = GuestCrashPolicy.preserve
+    package var onWatchdog = WatchdogAction.reset
+
+    package init() {}
+
+    package init(_ configuration: GuestConfiguration) {
+        onReset = configuration.onGuestReset
+        onCrash = configuration.onGuestCrash
+        onWatchdog = configuration.board.watchdog ?? .none
+    }
+}
 
 /// What a machine is asked to do, by its operator or by its guest.
 package enum MachineRequest: Sendable, Equatable {
@@ -27,6 +43,11 @@ package enum MachineRequest: Sendable, Equatable {
     case guestShutdown
     /// The guest says that it crashed.
     case guestCrash(reason: String)
+    /// The guest crashed and another kernel of its own takes over.
+    case guestCrashLoaded
+    /// The guest ends the monitor with this exit status (isa-debug-exit).
+    case guestExit(status: UInt8)
+    case watchdogExpired
     case breakdown(vcpu: Int?, reason: String)
 }
 
@@ -35,8 +56,8 @@ package struct Transition: Sendable, Equatable {
     package var next: RunState
     package var resets = false
     package var pressesPowerButton = false
-    /// What observers hear.
-    package var notice: MachineNotice?
+    /// What observers hear, in this order.
+    package var notices: [MachineNotice] = []
 }
 
 /// News of a machine, for whoever watches it.
@@ -47,6 +68,8 @@ package enum MachineNotice: Sendable, Equatable {
     case reset(way: String, byGuest: Bool)
     case shutdown(reason: String, byGuest: Bool)
     case guestPanicked(reason: String)
+    case guestCrashLoaded
+    case watchdogExpired(WatchdogAction)
     case brokeDown(vcpu: Int?, reason: String)
 }
 
@@ -61,7 +84,7 @@ package struct RequestRefusal: Error, Sendable, Equatable, CustomStringConvertib
 extension RunState {
     /// What a request leads to. Nil: nothing is to be done. An operator's request that makes no sense is refused; what the guest
     /// did is never refused, at most too late to matter.
-    package func transition(for request: MachineRequest, resetsEndMachine: Bool) throws(RequestRefusal) -> Transition? {
+    package func transition(for request: MachineRequest, policies: MachinePolicies) throws(RequestRefusal) -> Transition? {
         if self == .ended {
             if request == .quit || request == .terminate { return nil }
             throw RequestRefusal(state: self, reason: "nothing is left to do")
@@ -70,34 +93,68 @@ extension RunState {
         case .quit, .terminate:
             // Reasons are QMP's. A guest that is off already does not go down a second time.
             let reason = request == .quit ? "host-qmp-quit" : "host-signal"
-            return Transition(next: .ended, notice: self == .shutdown ? nil : .shutdown(reason: reason, byGuest: false))
+            return Transition(next: .ended, notices: self == .shutdown ? [] : [.shutdown(reason: reason, byGuest: false)])
         case .pause:
             guard self != .paused else { return nil }
             guard self == .running || self == .configured else { throw RequestRefusal(state: self, reason: "it does not run") }
-            return Transition(next: .paused, notice: .paused)
+            return Transition(next: .paused, notices: [.paused])
         case .resume:
             guard self != .running else { return nil }
             guard self == .paused || self == .configured else { throw RequestRefusal(state: self, reason: "reset it first") }
-            return Transition(next: .running, notice: .resumed)
+            return Transition(next: .running, notices: [.resumed])
         case .pressPowerButton:
             guard self == .running || self == .paused else { throw RequestRefusal(state: self, reason: "no guest is there to hear it") }
-            return Transition(next: self, pressesPowerButton: true, notice: .powerButtonPressed)
+            return Transition(next: self, pressesPowerButton: true, notices: [.powerButtonPressed])
         case .reset:
             guard self != .configured else { return nil }
-            return Transition(next: executes ? .running : .paused, resets: true, notice: .reset(way: "host-qmp-system-reset", byGuest: false))
-        case .guestReset(let way):
-            guard self == .running || self == .paused else { return nil }
-            if resetsEndMachine { return Transition(next: .shutdown, notice: .shutdown(reason: "guest-reset", byGuest: true)) }
-            return Transition(next: self, resets: true, notice: .reset(way: way, byGuest: true))
-        case .guestShutdown:
-            guard self == .running || self == .paused else { return nil }
-            return Transition(next: .shutdown, notice: .shutdown(reason: "guest-shutdown", byGuest: true))
-        case .guestCrash(let reason):
-            guard self == .running || self == .paused else { return nil }
-            return Transition(next: .internalError, notice: .guestPanicked(reason: reason))
+            return Transition(next: executes ? .running : .paused, resets: true, notices: [.reset(way: "host-qmp-system-reset", byGuest: false)])
         case .breakdown(let vcpu, let reason):
             guard self != .internalError else { return nil }
-            return Transition(next: .internalError, notice: .brokeDown(vcpu: vcpu, reason: reason))
+            return Transition(next: .internalError, notices: [.brokeDown(vcpu: vcpu, reason: reason)])
+        case .guestReset, .guestShutdown, .guestCrash, .guestCrashLoaded, .guestExit, .watchdogExpired:
+            guard self == .running || self == .paused else { return nil }
+            return move(of: request, policies: policies)
         }
+    }
+
+    /// What the guest of a machine that is not off yet did.
+    private func move(of request: MachineRequest, policies: MachinePolicies) -> Transition? {
+        switch request {
+        case .guestReset(let way): return reset(way, policies)
+        case .guestShutdown: return shutDown("guest-shutdown")
+        case .guestCrash(let reason): return crash(reason, policies)
+        case .guestCrashLoaded: return Transition(next: self, notices: [.guestCrashLoaded])
+        case .guestExit: return Transition(next: .ended, notices: [.shutdown(reason: "guest-shutdown", byGuest: true)])
+        case .watchdogExpired:
+            var transition: Transition
+            switch policies.onWatchdog {
+            case .reset: transition = reset("watchdog", policies)
+            case .poweroff: transition = shutDown("watchdog")
+            case .pause: transition = Transition(next: .paused, notices: self == .paused ? [] : [.paused])
+            case .none: transition = Transition(next: self)
+            }
+            transition.notices.insert(.watchdogExpired(policies.onWatchdog), at: 0)
+            return transition
+        default: return nil
+        }
+    }
+
+    private func reset(_ way: String, _ policies: MachinePolicies) -> Transition {
+        if policies.onReset == .shutdown { return shutDown("guest-reset") }
+        return Transition(next: self, resets: true, notices: [.reset(way: way, byGuest: true)])
+    }
+
+    private func shutDown(_ reason: String) -> Transition { Transition(next: .shutdown, notices: [.shutdown(reason: reason, byGuest: true)]) }
+
+    private func crash(_ reason: String, _ policies: MachinePolicies) -> Transition {
+        var transition =
+            switch policies.onCrash {
+            // A client that knows states only hears the one it is in now.
+            case .preserve: Transition(next: .internalError, notices: [.brokeDown(vcpu: nil, reason: reason)])
+            case .reset: Transition(next: self, resets: true, notices: [.reset(way: "guest-panic", byGuest: true)])
+            case .shutdown: shutDown("guest-panic")
+            }
+        transition.notices.insert(.guestPanicked(reason: reason), at: 0)
+        return transition
     }
 }

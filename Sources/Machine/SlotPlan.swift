@@ -8,24 +8,47 @@ struct SlotPlan {
         /// Any other: the slot goes where the star is.
         case below(String)
 
-        func text(slot: UInt8) -> String {
+        /// - Parameter bus: the path of what the slot is on.
+        func text(bus: String, slot: UInt8) -> String {
             let slot = String(slot, radix: 16)
             return switch self {
-            case .virtioDisk: "/pci@i0cf8/scsi@\(slot)/disk@0,0"
-            case .network: "/pci@i0cf8/ethernet@\(slot)/ethernet-phy@0"
-            case .below(let path): path.split(separator: "*", maxSplits: 1).joined(separator: slot)
+            case .virtioDisk: "\(bus)/scsi@\(slot)/disk@0,0"
+            case .network: "\(bus)/ethernet@\(slot)/ethernet-phy@0"
+            case .below(let path): bus + path.split(separator: "*", maxSplits: 1).joined(separator: slot)
             }
         }
     }
+    /// A slot of bus 0, or the one slot behind a root port.
+    struct Seat {
+        let slot: UInt8
+        /// By number; nil: on bus 0.
+        var port: Int?
+    }
+    private static let root = "/pci@i0cf8"
     private var next: UInt8
+    /// Slots of the root ports, by number.
+    private var ports: [UInt8] = []
     private var candidates: [(index: Int, path: String)] = []
 
     init(first: UInt8) { next = first }
 
     mutating func take(_ boot: (path: Path, index: Int?)? = nil) -> UInt8 {
         defer { next += 1 }
-        if let boot { note(boot.path.text(slot: next), boot.index) }
+        if let boot { note(boot.path.text(bus: Self.root, slot: next), boot.index) }
         return next
+    }
+
+    /// The slot of the next root port.
+    mutating func takePort() -> UInt8 {
+        ports.append(next)
+        return take()
+    }
+
+    /// Behind a port, or in the next slot where there is none.
+    mutating func take(_ boot: (path: Path, index: Int?), port: Int?) -> Seat {
+        guard let port, ports.indices.contains(port) else { return Seat(slot: take(boot)) }
+        note(boot.path.text(bus: Self.root + "/pci-bridge@" + String(ports[port], radix: 16), slot: 0), boot.index)
+        return Seat(slot: 0, port: port)
     }
 
     /// Something to boot from that has no slot of its own.

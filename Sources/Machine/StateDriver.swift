@@ -43,7 +43,7 @@ package final class GuestRequests: Sendable {
 
     private static func isSameKind(_ first: MachineRequest, _ second: MachineRequest) -> Bool {
         switch (first, second) {
-        case (.guestReset, .guestReset), (.guestShutdown, .guestShutdown), (.breakdown, .breakdown), (.guestCrash, .guestCrash): true
+        case (.guestReset, .guestReset), (.breakdown, .breakdown), (.guestCrash, .guestCrash), (.guestExit, .guestExit): true
         default: first == second
         }
     }
@@ -56,17 +56,19 @@ package final class StateDriver {
     package private(set) var breakdown: String?
     /// Why the machine went off: the reason of the SHUTDOWN event.
     package private(set) var shutdownReason: String?
+    /// The exit status that the guest asked for.
+    package private(set) var guestExitStatus: UInt8?
     package let requests: GuestRequests
     private let machine: any DrivenMachine
-    private let resetsEndMachine: Bool
+    private let policies: MachinePolicies
     private let observer: (MachineNotice) -> Void
 
     package init(
-        _ machine: any DrivenMachine, requests: GuestRequests, resetsEndMachine: Bool, observer: @escaping (MachineNotice) -> Void
+        _ machine: any DrivenMachine, requests: GuestRequests, policies: MachinePolicies, observer: @escaping (MachineNotice) -> Void
     ) {
         self.machine = machine
         self.requests = requests
-        self.resetsEndMachine = resetsEndMachine
+        self.policies = policies
         self.observer = observer
     }
 
@@ -85,10 +87,11 @@ package final class StateDriver {
     }
 
     private func carryOut(_ request: MachineRequest) throws(RequestRefusal) {
-        guard let transition = try state.transition(for: request, resetsEndMachine: resetsEndMachine) else { return }
+        guard let transition = try state.transition(for: request, policies: policies) else { return }
         switch request {
         case .breakdown(let vcpu, let reason): breakdown = vcpu.map { "vcpu \($0): \(reason)" } ?? reason
         case .guestCrash(let reason): breakdown = reason
+        case .guestExit(let status): guestExitStatus = status
         default: break
         }
         do {
@@ -107,8 +110,10 @@ package final class StateDriver {
         } catch {
             return fail("\(error)")
         }
-        if case .shutdown(let reason, _) = transition.notice { shutdownReason = reason }
-        if let notice = transition.notice { observer(notice) }
+        for notice in transition.notices {
+            if case .shutdown(let reason, _) = notice { shutdownReason = reason }
+            observer(notice)
+        }
     }
 
     /// The monitor could not do its part: the guest stands still and says why.

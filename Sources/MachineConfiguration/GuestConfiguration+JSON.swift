@@ -18,12 +18,13 @@ package struct ConfigurationError: Error, Sendable, Equatable, CustomStringConve
     }
 }
 
-/// 0 to 2 are the process's own; the bound is far above any limit of open files.
-private let descriptors = 3...1_048_576
 /// Slots of the PCI bus: 32 without the host bridge, rng and balloon, and one to spare.
 private let deviceLimit = 28
 
 extension GuestConfiguration {
+    /// 0 to 2 are the process's own; the bound is far above any limit of open files.
+    static let descriptors = 3...1_048_576
+
     /// Reads the text that `json` writes.
     package init(parsing text: [UInt8]) throws(ConfigurationError) {
         let value: JSONValue
@@ -81,22 +82,30 @@ extension GuestConfiguration {
             }
             configuration.onGuestReset = known
         }
+        if let policy = try members.stringIfPresent("onGuestCrash", upTo: 64) {
+            guard let known = GuestCrashPolicy(rawValue: policy) else {
+                throw members.error("onGuestCrash", "none of \(GuestCrashPolicy.allCases.map(\.rawValue).joined(separator: ", "))")
+            }
+            configuration.onGuestCrash = known
+        }
+        configuration.board = try members.objectIfPresent("board", BoardConfiguration.read) ?? configuration.board
         try members.refuseRest()
         return configuration
     }
 
     private static func descriptor(_ member: String) -> (inout JSONMembers) throws(JSONMemberError) -> Int {
-        { (members: inout JSONMembers) throws(JSONMemberError) -> Int in try members.integer(member, in: descriptors) }
+        { (members: inout JSONMembers) throws(JSONMemberError) -> Int in try members.integer(member, in: GuestConfiguration.descriptors) }
     }
 
     private func checkWhole() throws(ConfigurationError) {
         guard !commandLine.utf8.contains(0) else {
             throw ConfigurationError(path: "commandLine", reason: "contains a zero byte")
         }
-        guard disks.count + networks.count <= deviceLimit else {
-            throw ConfigurationError(path: "networks", reason: "more than \(deviceLimit) disks and networks")
+        guard disks.count + networks.count + board.rootPorts <= deviceLimit else {
+            throw ConfigurationError(path: "networks", reason: "more than \(deviceLimit) disks, networks and root ports")
         }
         try checkBoard()
+        try checkPorts()
         var ids: Set<String> = []
         for (index, disk) in disks.enumerated() where !ids.insert(disk.id).inserted || disk.id.isEmpty {
             throw ConfigurationError(path: "disks[\(index)].id", reason: disk.id.isEmpty ? "empty" : "used twice")
@@ -107,6 +116,9 @@ extension GuestConfiguration {
                 throw ConfigurationError(path: "\(path).id", reason: network.id.isEmpty ? "empty" : "used twice")
             }
             guard !network.fds.isEmpty else { throw ConfigurationError(path: "\(path).fds", reason: "empty") }
+            guard network.rom == nil || type != .direct else {
+                throw ConfigurationError(path: "\(path).rom", reason: "a machine of type \(type.rawValue) has no firmware to run it")
+            }
             guard network.fds.count <= cpu.count else {
                 throw ConfigurationError(
                     path: "\(path).fds", reason: "\(network.fds.count) queue pairs for \(cpu.count) vCPUs")
@@ -131,6 +143,9 @@ extension GuestConfiguration {
         for (index, disk) in disks.enumerated() {
             let path = "disks[\(index)]"
             counts[disk.bus, default: 0] += 1
+            guard disk.bus != .fdc || !disk.isOptical else {
+                throw ConfigurationError(path: "\(path).optical", reason: "there is no CD drive on fdc")
+            }
             guard disk.bus == .virtio || type != .direct else {
                 throw ConfigurationError(path: "\(path).bus", reason: "a machine of type \(type.rawValue) has virtio disks only")
             }
@@ -142,7 +157,27 @@ extension GuestConfiguration {
             }
         }
         if let count = counts[.ide], count > 4 { throw ConfigurationError(path: "disks", reason: "\(count) on ide, which takes 4") }
+        if let count = counts[.fdc], count > 2 { throw ConfigurationError(path: "disks", reason: "\(count) on fdc, which takes 2") }
         if let count = counts[.sata], count > 6 { throw ConfigurationError(path: "disks", reason: "\(count) on sata, which takes 6") }
+    }
+
+    /// A port is there and has one device.
+    private func checkPorts() throws(ConfigurationError) {
+        guard board.rootPorts == 0 || type == .q35 else {
+            throw ConfigurationError(path: "board.rootPorts", reason: "a machine of type \(type.rawValue) has no PCI Express ports")
+        }
+        var used: Set<Int> = []
+        let asked =
+            disks.enumerated().map { ("disks[\($0.offset)].port", $0.element.port) }
+            + networks.enumerated().map { ("networks[\($0.offset)].port", $0.element.port) }
+        for (path, port) in asked {
+            guard let port else { continue }
+            guard port < board.rootPorts else { throw ConfigurationError(path: path, reason: "there are \(board.rootPorts) root ports") }
+            guard used.insert(port).inserted else { throw ConfigurationError(path: path, reason: "root port \(port) has a device already") }
+        }
+        for (index, disk) in disks.enumerated() where disk.port != nil && disk.bus != .virtio && disk.bus != .nvme {
+            throw ConfigurationError(path: "disks[\(index)].port", reason: "a disk on \(disk.bus.rawValue) is no PCI device of its own")
+        }
     }
 
     /// Every descriptor with its place: what the monitor takes over, and nothing else.
@@ -163,9 +198,11 @@ extension GuestConfiguration {
         for (index, network) in networks.enumerated() {
             for (queue, number) in network.fds.enumerated() { add("networks[\(index)].fds[\(queue)]", number) }
             add("networks[\(index)].vhostFd", network.vhostFd)
+            add("networks[\(index)].rom", network.rom)
         }
         add("console.log", console.log)
         add("console.listen", console.listen)
+        add("board.debugConsole", board.debugConsole)
         add("control.listen", control)
         add("kvm.fd", kvm)
         return all
@@ -180,6 +217,7 @@ extension GuestConfiguration {
             "networks": .array(networks.map(\.json)), "rng": .bool(rng), "balloon": .bool(balloon),
             "console": console.json,
             "startPaused": .bool(startPaused), "onGuestReset": .string(onGuestReset.rawValue),
+            "onGuestCrash": .string(onGuestCrash.rawValue), "board": board.json,
         ]
         if let firmware { members["firmware"] = firmware.json }
         if let kernel { members["kernel"] = ["fd": .integer(Int64(kernel))] }
@@ -193,8 +231,8 @@ extension GuestConfiguration {
 extension FirmwareConfiguration {
     fileprivate static func read(_ members: inout JSONMembers) throws(JSONMemberError) -> FirmwareConfiguration {
         FirmwareConfiguration(
-            code: try members.integer("code", in: descriptors), variables: try members.integerIfPresent("variables", in: descriptors),
-            log: try members.integerIfPresent("log", in: descriptors))
+            code: try members.integer("code", in: GuestConfiguration.descriptors), variables: try members.integerIfPresent("variables", in: GuestConfiguration.descriptors),
+            log: try members.integerIfPresent("log", in: GuestConfiguration.descriptors))
     }
 
     fileprivate var json: JSONValue {
@@ -275,13 +313,14 @@ extension DiskConfiguration {
             bus = known
         }
         var disk = DiskConfiguration(
-            id: try members.string("id", upTo: 255), fd: try members.integer("fd", in: descriptors),
+            id: try members.string("id", upTo: 255), fd: try members.integer("fd", in: GuestConfiguration.descriptors),
             readOnly: try members.boolIfPresent("readOnly") ?? false,
             serial: try members.stringIfPresent("serial", upTo: 255), bus: bus,
             isOptical: try members.boolIfPresent("optical") ?? false,
             bootIndex: try members.integerIfPresent("bootIndex", in: 0...255),
             format: try members.stringIfPresent("format", upTo: 64) ?? "raw",
-            backing: try members.objects("backing", upTo: 64, BackingConfiguration.read))
+            backing: try members.objects("backing", upTo: 64, BackingConfiguration.read),
+            port: try members.integerIfPresent("port", in: 0...(BoardConfiguration.rootPortLimit - 1)))
         disk.limits = try members.objectIfPresent("limits", DiskLimits.read) ?? DiskLimits()
         return disk
     }
@@ -291,6 +330,7 @@ extension DiskConfiguration {
             "optical": .bool(isOptical), "format": .string(format), "backing": .array(backing.map(\.json)),
         ]
         if let bootIndex { members["bootIndex"] = .integer(Int64(bootIndex)) }
+        if let port { members["port"] = .integer(Int64(port)) }
         if let serial { members["serial"] = .string(serial) }
         if !limits.isEmpty { members["limits"] = limits.json }
         return .object(members)
@@ -299,7 +339,7 @@ extension DiskConfiguration {
 
 extension BackingConfiguration {
     fileprivate static func read(_ members: inout JSONMembers) throws(JSONMemberError) -> BackingConfiguration {
-        BackingConfiguration(fd: try members.integer("fd", in: descriptors), format: try members.string("format", upTo: 64))
+        BackingConfiguration(fd: try members.integer("fd", in: GuestConfiguration.descriptors), format: try members.string("format", upTo: 64))
     }
 
     fileprivate var json: JSONValue { ["fd": .integer(Int64(fd)), "format": .string(format)] }
@@ -310,18 +350,21 @@ extension NetworkConfiguration {
         let text = try members.string("mac", upTo: 64)
         guard let mac = MACAddress(text) else { throw members.error("mac", "not the address of a station") }
         return NetworkConfiguration(
-            id: try members.string("id", upTo: 255), fds: try members.integers("fds", in: descriptors, upTo: 64),
+            id: try members.string("id", upTo: 255), fds: try members.integers("fds", in: GuestConfiguration.descriptors, upTo: 64),
             mac: mac,
             mtu: try members.integerIfPresent("mtu", in: 68...65_535) ?? 1500,
-            vhostFd: try members.integerIfPresent("vhostFd", in: descriptors),
-            bootIndex: try members.integerIfPresent("bootIndex", in: 0...255))
+            vhostFd: try members.integerIfPresent("vhostFd", in: GuestConfiguration.descriptors),
+            bootIndex: try members.integerIfPresent("bootIndex", in: 0...255),
+            rom: try members.integerIfPresent("rom", in: GuestConfiguration.descriptors),
+            port: try members.integerIfPresent("port", in: 0...(BoardConfiguration.rootPortLimit - 1)))
     }
 
     fileprivate var json: JSONValue {
         [
             "id": .string(id), "fds": .array(fds.map { .integer(Int64($0)) }), "mac": .string(mac.description),
             "mtu": .integer(Int64(mtu)), "vhostFd": vhostFd.map { .integer(Int64($0)) } ?? .null,
-            "bootIndex": bootIndex.map { .integer(Int64($0)) } ?? .null,
+            "bootIndex": bootIndex.map { .integer(Int64($0)) } ?? .null, "rom": rom.map { .integer(Int64($0)) } ?? .null,
+            "port": port.map { .integer(Int64($0)) } ?? .null,
         ]
     }
 }
@@ -329,9 +372,9 @@ extension NetworkConfiguration {
 extension ConsoleConfiguration {
     fileprivate static func read(_ members: inout JSONMembers) throws(JSONMemberError) -> ConsoleConfiguration {
         ConsoleConfiguration(
-            log: try members.integerIfPresent("log", in: descriptors),
+            log: try members.integerIfPresent("log", in: GuestConfiguration.descriptors),
             logLimitBytes: try members.integerIfPresent("logLimitBytes", in: 4096...(1 << 30)) ?? 1 << 20,
-            listen: try members.integerIfPresent("listen", in: descriptors))
+            listen: try members.integerIfPresent("listen", in: GuestConfiguration.descriptors))
     }
 
     fileprivate var json: JSONValue {

@@ -12,7 +12,7 @@ package struct GuestConfiguration: Sendable, Equatable {
     package var type: MachineType
     /// What a machine of a PC type starts with.
     package var firmware: FirmwareConfiguration?
-    /// bzImage or PVH ELF; a machine without firmware needs one.
+    /// A bzImage; a machine without firmware needs one, and takes a PVH ELF or multiboot image, too.
     package var kernel: Int?
     package var initrd: Int?
     package var commandLine: String
@@ -30,6 +30,8 @@ package struct GuestConfiguration: Sendable, Equatable {
     package var kvm: Int?
     package var startPaused: Bool
     package var onGuestReset: GuestResetPolicy
+    package var onGuestCrash: GuestCrashPolicy
+    package var board: BoardConfiguration
 
     package init(
         name: String, uuid: MachineUUID, memoryMiB: Int, cpu: CPUConfiguration, type: MachineType = .direct, firmware: FirmwareConfiguration? = nil,
@@ -39,7 +41,7 @@ package struct GuestConfiguration: Sendable, Equatable {
         networks: [NetworkConfiguration] = [], rng: Bool = false, balloon: Bool = false,
         console: ConsoleConfiguration = ConsoleConfiguration(), control: Int? = nil, kvm: Int? = nil,
         startPaused: Bool = false,
-        onGuestReset: GuestResetPolicy = .reset
+        onGuestReset: GuestResetPolicy = .reset, onGuestCrash: GuestCrashPolicy = .preserve, board: BoardConfiguration = BoardConfiguration()
     ) {
         self.name = name
         self.uuid = uuid
@@ -60,6 +62,8 @@ package struct GuestConfiguration: Sendable, Equatable {
         self.kvm = kvm
         self.startPaused = startPaused
         self.onGuestReset = onGuestReset
+        self.onGuestCrash = onGuestCrash
+        self.board = board
     }
 }
 
@@ -165,6 +169,8 @@ package enum DiskBus: String, Sendable, CaseIterable {
     case nvme
     /// virtio-scsi.
     case scsi
+    /// The floppy controller, two drives; its disks have 720 KiB, 1200 KiB, 1440 KiB or 2880 KiB. Not on direct machines.
+    case fdc
 }
 
 /// A disk or, on sata, ide and scsi, a CD drive.
@@ -183,11 +189,14 @@ package struct DiskConfiguration: Sendable, Equatable {
     /// The images below, the next first.
     package var backing: [BackingConfiguration]
     package var limits = DiskLimits()
+    /// The root port that a virtio or NVMe disk is behind; nil: none.
+    package var port: Int?
 
     package init(
         id: String, fd: Int, readOnly: Bool = false, serial: String? = nil, bus: DiskBus = .virtio, isOptical: Bool = false,
-        bootIndex: Int? = nil, format: String = "raw", backing: [BackingConfiguration] = []
+        bootIndex: Int? = nil, format: String = "raw", backing: [BackingConfiguration] = [], port: Int? = nil
     ) {
+        self.port = port
         self.format = format
         self.backing = backing
         self.bus = bus
@@ -222,9 +231,18 @@ package struct NetworkConfiguration: Sendable, Equatable {
     package var vhostFd: Int?
     /// As a disk's.
     package var bootIndex: Int?
+    /// An option ROM's file, by which a BIOS boots from this network: iPXE for virtio-net. OVMF needs none. Nil: it has none.
+    package var rom: Int?
+    /// As a disk's.
+    package var port: Int?
 
-    package init(id: String, fds: [Int], mac: MACAddress, mtu: Int = 1500, vhostFd: Int? = nil, bootIndex: Int? = nil) {
+    package init(
+        id: String, fds: [Int], mac: MACAddress, mtu: Int = 1500, vhostFd: Int? = nil, bootIndex: Int? = nil, rom: Int? = nil,
+        port: Int? = nil
+    ) {
+        self.port = port
         self.bootIndex = bootIndex
+        self.rom = rom
         self.id = id
         self.fds = fds
         self.mac = mac

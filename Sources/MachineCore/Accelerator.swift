@@ -71,6 +71,7 @@ package struct BootRegisters: Sendable, Equatable {
     package var mode: Mode
     package var rip: UInt64
     package var rsp: UInt64
+    package var rax: UInt64
     package var rbx: UInt64
     package var rsi: UInt64
     /// Page table root (long64 only).
@@ -79,10 +80,14 @@ package struct BootRegisters: Sendable, Equatable {
     package var gdtBase: UInt64
     package var gdtLimit: UInt16
 
-    package init(mode: Mode, rip: UInt64 = 0, rsp: UInt64 = 0, rbx: UInt64 = 0, rsi: UInt64 = 0, cr3: UInt64 = 0, gdtBase: UInt64 = 0, gdtLimit: UInt16 = 0) {
+    package init(
+        mode: Mode, rip: UInt64 = 0, rsp: UInt64 = 0, rax: UInt64 = 0, rbx: UInt64 = 0, rsi: UInt64 = 0, cr3: UInt64 = 0, gdtBase: UInt64 = 0,
+        gdtLimit: UInt16 = 0
+    ) {
         self.mode = mode
         self.rip = rip
         self.rsp = rsp
+        self.rax = rax
         self.rbx = rbx
         self.rsi = rsi
         self.cr3 = cr3
@@ -126,6 +131,8 @@ package protocol VirtualMachine: DoorbellRegistrar, MessageInterruptFactory {
     func makeVCPU(index: Int, topology: ProcessorTopology) throws(AcceleratorError) -> any VirtualCPU
     /// The level of global system interrupt `gsi` (0-23).
     func setLine(gsi: UInt32, isAsserted: Bool)
+    /// Whether the PIT's interrupt reaches input 0: not while an HPET stands in for it. A leaf.
+    func setTimerInterrupt(isConnected: Bool) throws(AcceleratorError)
     /// Stops the guest's paravirtual clock, with no processor running; `startClock` goes on from there.
     func stopClock() throws(AcceleratorError)
     func startClock() throws(AcceleratorError)

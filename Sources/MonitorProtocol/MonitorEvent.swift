@@ -11,8 +11,12 @@ package struct MonitorEvent: Sendable, Equatable {
         case shutdown(guest: Bool, reason: String)
         /// The power button was pressed.
         case powerdown
-        /// The guest says that it crashed.
+        /// The guest says that it crashed; what comes of it follows as another event.
         case guestPanicked(reason: String)
+        /// The guest's kernel crashed and another one takes over.
+        case guestCrashLoaded
+        /// The watchdog ran out; `action` is Nova's word for what comes of it, and follows as another event.
+        case watchdog(action: String)
         /// The processor or the monitor cannot go on.
         case internalError(reason: String)
         /// An event of a newer monitor.
@@ -41,6 +45,8 @@ package struct MonitorEvent: Sendable, Equatable {
             (name, data) = ("SHUTDOWN", ["guest": .bool(guest), "reason": .string(reason)])
         case .powerdown: (name, data) = ("POWERDOWN", [:])
         case .guestPanicked(let reason): (name, data) = ("GUEST_PANICKED", ["reason": .string(reason)])
+        case .guestCrashLoaded: (name, data) = ("GUEST_CRASHLOADED", [:])
+        case .watchdog(let action): (name, data) = ("WATCHDOG", ["action": .string(action)])
         case .internalError(let reason): (name, data) = ("INTERNAL_ERROR", ["reason": .string(reason)])
         case .other(let other, let value): (name, data) = (other, value)
         }
@@ -66,6 +72,8 @@ package struct MonitorEvent: Sendable, Equatable {
         case "SHUTDOWN": news = .shutdown(guest: try details.bool("guest"), reason: try details.string("reason"))
         case "POWERDOWN": news = .powerdown
         case "GUEST_PANICKED": news = .guestPanicked(reason: try details.string("reason"))
+        case "GUEST_CRASHLOADED": news = .guestCrashLoaded
+        case "WATCHDOG": news = .watchdog(action: try details.string("action"))
         case "INTERNAL_ERROR": news = .internalError(reason: try details.string("reason"))
         default: news = .other(name: name, data: data)
         }

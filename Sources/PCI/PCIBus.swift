@@ -1,4 +1,4 @@
-// The functions of bus 0 and their first addresses. We boot without firmware, so the monitor places BARs itself; the
+// The functions of a bus and their first addresses. We boot without firmware, so the monitor places BARs itself; the
 // guest may move them later through configuration space.
 //
 // Usage: bus.attach(function, at: address) for each; bus.connect(to: memoryBus); try bus.placeBARs(); then attach
@@ -21,6 +21,7 @@ package final class PCIBus: Sendable {
     package static let memoryWindow: Range<UInt64> = 0xC000_0000..<0xFEC0_0000
 
     private let functions = Mutex<[UInt16: any PCIFunction]>([:])
+    private let bridges = Mutex<[PCIBridge]>([])
 
     package init() {}
 
@@ -34,7 +35,13 @@ package final class PCIBus: Sendable {
         guard isFree else { throw PCIBusError(address: address, reason: "the address is taken") }
     }
 
-    /// Every function, in address order.
+    /// Adds a bridge with the bus behind it.
+    package func attach(_ bridge: PCIBridge, at address: PCIAddress) throws(PCIBusError) {
+        try attach(bridge.endpoint, at: address)
+        bridges.withLock { $0.append(bridge) }
+    }
+
+    /// Every function of this bus, in address order.
     package var all: [(address: PCIAddress, function: any PCIFunction)] {
         functions.withLock { $0.sorted { $0.key < $1.key } }.map { (PCIAddress(routingID: $0.key), $0.value) }
     }
@@ -42,6 +49,7 @@ package final class PCIBus: Sendable {
     /// Connects every function to the memory bus.
     package func connect(to addressSpace: any PCIAddressSpace) {
         for (_, function) in all { function.connect(to: addressSpace) }
+        for bridge in bridges.withLock({ $0 }) { bridge.connect(to: addressSpace) }
     }
 
     /// Gives every memory BAR a place in `window`, aligned to its size; ports are left to the guest. Before it starts.
@@ -59,13 +67,18 @@ package final class PCIBus: Sendable {
         }
     }
 
-    /// Resets every function.
+    /// Resets every function, those behind bridges with their bridge.
     package func reset() {
         for (_, function) in all { function.reset() }
     }
 
     func function(at routingID: UInt16) -> (any PCIFunction)? {
-        functions.withLock { $0[routingID] }
+        functions.withLock { $0[routingID] } ?? (routingID > 0xFF ? behindBridges(routingID) : nil)
+    }
+
+    func behindBridges(_ routingID: UInt16) -> (any PCIFunction)? {
+        for bridge in bridges.withLock({ $0 }) { if let function = bridge.function(at: routingID) { return function } }
+        return nil
     }
 
     /// One access to configuration space. An absent function reads all ones.

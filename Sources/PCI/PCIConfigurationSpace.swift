@@ -73,6 +73,29 @@ package struct PCIConfigurationSpace: Sendable {
         allow(0xFF, at: Register.interruptLine)
     }
 
+    /// A type 1 header, of a bridge (PCI-to-PCI Bridge Architecture 1.2 §3.2): bus numbers, windows of 16-bit ports, of memory, and of
+    /// prefetchable memory of 64 bits. It has no BARs and no place for a subsystem.
+    package init(bridge identity: PCIIdentity, firstCapability: Int = 0x40) {
+        self.init(identity, firstCapability: firstCapability)
+        bytes[0x0E] = 1
+        allow(0x0547, at: Register.command)
+        // Primary, secondary, subordinate bus; the secondary latency timer has no meaning.
+        addRegister(at: Bridge.primaryBus, 0, byteCount: 3, writable: 0xFF_FFFF)
+        addRegister(at: Bridge.portWindow, 0, byteCount: 2, writable: 0xF0F0)
+        addRegister(at: Bridge.memoryWindow, 0, byteCount: 4, writable: 0xFFF0_FFF0)
+        addRegister(at: Bridge.wideWindow, 0x0001_0001, byteCount: 4, writable: 0xFFF0_FFF0)
+        addRegister(at: Bridge.wideBaseHigh, 0, byteCount: 4, writable: 0xFFFF_FFFF)
+        addRegister(at: Bridge.wideLimitHigh, 0, byteCount: 4, writable: 0xFFFF_FFFF)
+        // Parity, SERR, ISA and VGA decoding are kept for the guest, without effect; bit 6 resets what is behind.
+        addRegister(at: Bridge.control, 0, byteCount: 2, writable: 0x085F)
+    }
+    /// Offsets of a type 1 header.
+    package enum Bridge {
+        package static let primaryBus = 0x18, secondaryBus = 0x19, subordinateBus = 0x1A, portWindow = 0x1C, memoryWindow = 0x20
+        package static let wideWindow = 0x24, wideBaseHigh = 0x28, wideLimitHigh = 0x2C, control = 0x3E
+        package static let secondaryBusReset: UInt16 = 1 << 6
+    }
+
     // MARK: building
 
     /// Declares a BAR. Called while the function is made; a register that does not fit the header is a mistake of ours.

@@ -27,7 +27,7 @@ struct Options {
           --firmware FILE     SeaBIOS or OVMF's code, for the PC types (default: the distribution's SeaBIOS)
           --variables FILE    OVMF's variables, written to
           --firmware-log FILE what the firmware says at its debug port
-          --kernel FILE       bzImage or PVH ELF; direct-1.0 needs one
+          --kernel FILE       bzImage; direct-1.0 needs one and takes PVH ELF and multiboot images, too
           --initrd FILE       initial RAM disk
           --cmdline TEXT      kernel command line (default: console=ttyS0)
           --memory MIB        guest RAM, 64 to 1048576 (default: 256)
@@ -35,11 +35,19 @@ struct Options {
           --cpu MODEL[,WORD]… host-passthrough, host-model or a processor by libvirt's name (default: the host's). Words: +FEATURE,
                               -FEATURE, hide-kvm, hyperv (all that Windows uses of it)
           --disk FILE[,WORD]… a disk; may be repeated. Words: ro, cd, boot=N, format=FORMAT (raw), backing=FORMAT:FILE,
-                              bytes=N and operations=N a second, and what it is attached to: virtio (default), sata,
-                              ide, nvme, scsi
-          --net TAP,MAC       virtio-net on a tap: its name, or fd:N of an open one; may be repeated
+                              bytes=N and operations=N a second, port=N: behind that root port, and what it is attached to:
+                              virtio (default), sata, ide, nvme, scsi, fdc (a floppy disk)
+          --net TAP,MAC[,WORD]… virtio-net on a tap: its name, or fd:N of an open one; may be repeated. Words: boot=N, port=N, and rom=FILE
+                              for an option ROM by which a BIOS boots from it
           --rng               virtio-rng, fed from this host
           --balloon           virtio-balloon with statistics
+          --root-ports N      PCI Express root ports of q35-1.0, numbered from 0
+          --hpet              the high precision event timer
+          --watchdog ACTION   an i6300ESB; where it runs out: reset, poweroff, pause or none
+          --panic POLICY      the port where a guest says that it panicked; the machine then: preserve, reset or shutdown
+          --generation-id ID  the virtual machine generation id, a UUID
+          --debug-console FILE what the guest writes to port 0xE9
+          --debug-exit        port 0xF4: a value V written there ends this program with (V << 1) | 1
           --serial WHERE      stdio (default) or a file, kept below 1 MiB
           --console PATH      a socket to type at the serial port
           --control PATH      a socket for commands (MonitorProtocol); the process then stays until `quit`
@@ -139,7 +147,7 @@ struct Options {
         case "--net":
             let text = try value()
             let parts = text.split(separator: ",")
-            guard parts.count == 2, let mac = MACAddress(String(parts[1])) else {
+            guard parts.count >= 2, let mac = MACAddress(String(parts[1])) else {
                 throw Self.fail("--net \(text): give a tap and a MAC address, for example tap0,fa:16:3e:00:00:01")
             }
             try checkDeviceCount(option, text)
@@ -147,21 +155,57 @@ struct Options {
             let tap =
                 name.hasPrefix("fd:")
                 ? try Self.open(name, O_RDWR, for: option) : try openTap(named: name, isMultiQueue: false).release()
-            machine.networks.append(NetworkConfiguration(id: name, fds: [Int(tap)], mac: mac))
+            var network = NetworkConfiguration(id: name, fds: [Int(tap)], mac: mac)
+            for word in parts.dropFirst(2) {
+                if word.hasPrefix("boot="), let index = Int(word.dropFirst(5)), (0...255).contains(index) {
+                    network.bootIndex = index
+                } else if word.hasPrefix("port="), let port = Int(word.dropFirst(5)), port >= 0 {
+                    network.port = port
+                } else if word.hasPrefix("rom=") {
+                    network.rom = Int(try Self.open(String(word.dropFirst(4)), O_RDONLY, for: option))
+                } else {
+                    throw Self.fail("--net \(text): \(word) is none of boot=N, port=N, rom=FILE")
+                }
+            }
+            machine.networks.append(network)
         case "--rng": machine.rng = true
         case "--balloon": machine.balloon = true
+        case "--root-ports":
+            let text = try value()
+            guard let count = Int(text), (0...BoardConfiguration.rootPortLimit).contains(count) else {
+                throw Self.fail("--root-ports \(text): give a number up to \(BoardConfiguration.rootPortLimit)")
+            }
+            machine.board.rootPorts = count
+        case "--hpet": machine.board.hpet = true
+        case "--watchdog": machine.board.watchdog = try word(option, try value(), WatchdogAction.self)
+        case "--panic":
+            machine.board.panic = true
+            machine.onGuestCrash = try word(option, try value(), GuestCrashPolicy.self)
+        case "--generation-id": machine.board.generationID = try uuid(option, try value())
+        case "--debug-console": machine.board.debugConsole = Int(try Self.open(try value(), O_RDWR | O_CREAT, for: option))
+        case "--debug-exit": machine.board.debugExit = true
         case "--console": machine.console.listen = Int(try listenOnUnixSocket(at: try value()).release())
         case "--control": machine.control = Int(try listenOnUnixSocket(at: try value()).release())
         case "--paused": machine.startPaused = true
         case "--name": machine.name = try value()
-        case "--uuid":
-            let text = try value()
-            guard let uuid = MachineUUID(text) else { throw Self.fail("--uuid \(text): not a UUID") }
-            machine.uuid = uuid
+        case "--uuid": machine.uuid = try uuid(option, try value())
         case "--no-reboot": machine.onGuestReset = .shutdown
         case "--kvm": kvm = try value()
         default: throw Self.fail("\(option) is no option of this program")
         }
+    }
+
+    private func uuid(_ option: String, _ text: String) throws -> MachineUUID {
+        guard let uuid = MachineUUID(text) else { throw Self.fail("\(option) \(text): not a UUID") }
+        return uuid
+    }
+
+    private func word<Word: RawRepresentable & CaseIterable>(_ option: String, _ text: String, _ type: Word.Type) throws -> Word
+    where Word.RawValue == String {
+        guard let word = Word(rawValue: text) else {
+            throw Self.fail("\(option) \(text): give one of \(Word.allCases.map(\.rawValue).joined(separator: ", "))")
+        }
+        return word
     }
 
     /// FILE[,WORD]…: a file name may hold commas as long as what follows them is no word of ours.
@@ -190,6 +234,8 @@ struct Options {
                 disk.limits.limits[.totalOperations] = .init(perSecond: count)
             } else if word.hasPrefix("boot="), let index = Int(word.dropFirst(5)), (0...255).contains(index) {
                 disk.bootIndex = index
+            } else if word.hasPrefix("port="), let port = Int(word.dropFirst(5)), port >= 0 {
+                disk.port = port
             } else {
                 break
             }

@@ -96,7 +96,9 @@ func serve(_ options: Options) throws -> CInt {
     worker.join()
     for failure in machine.board.closeImages() { complain(failure) }
     log?.flush()
+    machine.board.flushLogs()
     if options.reportsStart { steps.report(firstEntry: machine.processors.firstEntryNanoseconds) }
+    if let status = monitor.guestExitStatus { return CInt(status) }
     return last == .internalError ? 3 : 0
 }
 

@@ -26,6 +26,7 @@ private final class Machine: VirtualMachine {
     func setLine(gsi: UInt32, isAsserted: Bool) {
         lines.withLock { if isAsserted { $0.insert(gsi) } else { $0.remove(gsi) } }
     }
+    func setTimerInterrupt(isConnected: Bool) throws(AcceleratorError) {}
     func stopClock() throws(AcceleratorError) {}
     func startClock() throws(AcceleratorError) {}
     func saveState() throws(AcceleratorError) -> [UInt8] { [] }
@@ -50,6 +51,17 @@ private final class Registers: BusDevice {
 }
 
 @Suite struct PCIInterruptRouterTests {
+    @Test func anInputsOwnSourceAndAPIRQShareIt() {
+        let machine = Machine(), router = PCIInterruptRouter(.ich9, machine: machine)
+        let slot = router.line(device: 4), timer = router.line(input: 20)
+        slot.assert()
+        timer.assert()
+        slot.deassert()
+        #expect(machine.high == [20])
+        timer.deassert()
+        #expect(machine.high == [])
+    }
+
     @Test func pinsRotateAsTheBoardsAreWired() {
         let piix = PCIInterruptRouter.Wiring.piix, ich9 = PCIInterruptRouter.Wiring.ich9
         // Slot 1 pin A is PIRQA on i440FX; slot 31 keeps its pins on ICH9, the others rotate over E to H.

@@ -1,5 +1,6 @@
 import Chipset
 import MachineCore
+import PCI
 import Testing
 
 private let second: UInt64 = 1_000_000_000
@@ -51,6 +52,45 @@ struct I6300ESBTests {
         #expect(bench.device.read(offset: 0x0C, width: .word) == 0x0200, "the next start sees why")
         bench.set(0x0C, 0x0200)
         #expect(bench.device.read(offset: 0x0C, width: .word) == 0)
+    }
+
+    @Test func noTimePassesForItWhileTheMachineStandsStill() {
+        let bench = Bench()
+        bench.start(seconds: 30)
+        bench.clock.advance(nanoseconds: 10 * second)
+        let left = (bench.timer.deadline ?? 0) - bench.clock.nanoseconds
+        #expect(bench.device.pause() && bench.device.pause() && bench.timer.deadline == nil)
+        bench.clock.advance(nanoseconds: 1000 * second)
+        #expect(bench.device.read(offset: 0x0C, width: .word) == 0)
+        let saved = savedBytes(bench.device)
+        bench.device.resume()
+        bench.device.resume()
+        #expect(bench.timer.deadline == bench.clock.nanoseconds + left && bench.journal.lines.isEmpty)
+        let other = Bench()
+        _ = other.device.pause()
+        #expect((try? restore(saved, into: other.device)) == 0 && other.timer.deadline == nil)
+        other.device.resume()
+        #expect(other.timer.deadline == other.clock.nanoseconds + left)
+    }
+
+    @Test func itsFunctionShowsWhatTheChipMadeOfAWrite() throws {
+        let bench = Bench(), line = Wire()
+        let endpoint = try WatchdogTimer.makeEndpoint(name: "i6300esb-pci", line: line)
+        let device = WatchdogTimer(clock: bench.clock, timer: bench.timer, line: WatchdogTimer.line(of: endpoint)) { _ in }
+        device.connect(to: endpoint)
+        #expect(endpoint.readConfiguration(offset: 0, width: .doubleWord) == 0x25AB_8086)
+        endpoint.writeConfiguration(offset: 0x60, width: .word, value: 0xFF23)
+        #expect(endpoint.readConfiguration(offset: 0x60, width: .word) == 0x23)
+        // Enabled and locked: nothing but a reset changes it.
+        endpoint.writeConfiguration(offset: 0x68, width: .byte, value: 0xFB)
+        endpoint.writeConfiguration(offset: 0x68, width: .byte, value: 0)
+        #expect(endpoint.readConfiguration(offset: 0x68, width: .byte) == 0x03 && bench.timer.deadline != nil)
+        endpoint.reset()
+        #expect(endpoint.readConfiguration(offset: 0x68, width: .byte) == 0 && bench.timer.deadline == nil)
+        endpoint.writeConfiguration(offset: 0x68, width: .byte, value: 0x02)
+        #expect(bench.timer.fire(bench.clock) && line.level && endpoint.readConfiguration(offset: 0x06, width: .word) & 8 != 0)
+        device.write(offset: 8, width: .doubleWord, value: 1)
+        #expect(!line.level)
     }
 
     @Test func firstStageInterruptsUntilItIsAcknowledged() {

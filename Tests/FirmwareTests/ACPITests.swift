@@ -8,10 +8,13 @@ struct ACPITests {
         try tables(apicIDs: (0..<processors).map { UInt32($0) }, hasKeyboardController: hasKeyboardController)
     }
 
-    private func tables(apicIDs: [UInt32], hasKeyboardController: Bool = false) throws -> [String: [UInt8]] {
+    private func tables(
+        apicIDs: [UInt32], hasKeyboardController: Bool = false, _ change: (inout ACPIDescription) -> Void = { _ in }
+    ) throws -> [String: [UInt8]] {
         let memory = try GuestMemory(byteCount: 64 << 20)
-        let description = ACPIDescription(
+        var description = ACPIDescription(
             apicIDs: apicIDs, hasSerialPort: true, highMemoryEnd: 1 << 32, hasKeyboardController: hasKeyboardController)
+        change(&description)
         let rsdp = try ACPITables.place(description, in: memory)
         let root = try memory.bytes(at: rsdp, count: 36)
         #expect(root[..<20].reduce(0, &+) == 0 && root.reduce(0, &+) == 0, "both checksums of the RSDP")
@@ -36,6 +39,25 @@ struct ACPITests {
         let found = try tables(processors: 4)
         #expect(Set(found.keys) == ["XSDT", "FACP", "APIC", "MCFG", "WAET", "DSDT"])
         for (name, bytes) in found { #expect(bytes.reduce(0, &+) == 0, "checksum of \(name)") }
+    }
+
+    private static func nameAll(_ description: inout ACPIDescription) {
+        description.hasHPET = true
+        description.hasPanicPort = true
+        description.hasGenerationID = true
+        description.floppyDriveCount = 1
+    }
+
+    @Test func devicesThatAreNamedHaveTheirTablesAndNames() throws {
+        let with = try tables(apicIDs: [0], Self.nameAll), without = try tables(apicIDs: [0])
+        #expect(Set(with.keys).subtracting(without.keys) == ["HPET", "SSDT"])
+        let hpet = try #require(with["HPET"])
+        #expect(hpet.count == 56 && Array(hpet[36..<40]) == [0x01, 0xA2, 0x86, 0x80] && Array(hpet[44..<52]) == [0, 0, 0xD0, 0xFE, 0, 0, 0, 0])
+        for (name, bytes) in with { #expect(bytes.reduce(0, &+) == 0, "checksum of \(name)") }
+        // The name VGIA, and the page's address as a double word.
+        #expect(try Array(#require(with["SSDT"])[36..<46]) == [0x08] + Array("VGIA".utf8) + [0x0C, 0x00, 0xF0, 0x0F, 0x00])
+        let dsdt = String(decoding: try #require(with["DSDT"]).map { $0 & 0x7F }, as: UTF8.self)
+        #expect(dsdt.contains("PEVT") && dsdt.contains("QEMU0001") && dsdt.contains("FDC0") && dsdt.contains("HPET"))
     }
 
     @Test func madtNamesEveryProcessor() throws {
@@ -85,7 +107,7 @@ struct ACPITests {
         let directory = "/tmp/apus-acpi-\(getpid())-\(processors)"
         try #require(mkdir(directory, 0o700) == 0)
         defer { _ = system("rm -rf \(directory)") }
-        for (name, bytes) in try tables(processors: processors, hasKeyboardController: true) {
+        for (name, bytes) in try tables(apicIDs: (0..<processors).map { UInt32($0) }, hasKeyboardController: true, Self.nameAll) {
             let file = try #require(fopen("\(directory)/\(name).aml", "w"))
             #expect(fwrite(bytes, 1, bytes.count, file) == bytes.count)
             fclose(file)

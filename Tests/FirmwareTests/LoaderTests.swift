@@ -65,6 +65,81 @@ struct LoaderTests {
         #expect(throws: LoaderError.self) { try loadKernel(try source(bzImage(), commandLine: String(repeating: "x", count: 2048)), into: memory) }
     }
 
+    private static func little(_ values: UInt32...) -> [UInt8] { values.flatMap { value in (0..<4).map { UInt8(truncatingIfNeeded: value >> ($0 * 8)) } } }
+
+    /// A header at 0x20 that places the file at 1 MiB and 4 KiB of zeroes behind it, and "code" behind the header.
+    private func multiboot(flags: UInt32 = 0x1_0003) -> [UInt8] {
+        let magic: UInt32 = 0x1BAD_B002, load: UInt32 = 0x10_0000
+        return [UInt8](repeating: 0xAA, count: 0x20) + Self.little(magic, flags, 0 &- magic &- flags, load + 0x20, load, 0, load + 0x2000, load + 0x40)
+            + [0x11, 0x22, 0x33] + [UInt8](repeating: 0x44, count: 0xFBD)
+    }
+
+    @Test func aMultibootImageIsPlacedByItsHeaderAndToldOfMemoryCommandLineAndModule() throws {
+        let memory = try GuestMemory(byteCount: 64 << 20)
+        try memory.fill(0xEE, at: GuestAddress(0x10_0000), count: 0x4000)
+        let boot = try loadKernel(try source(multiboot(), initrd: [7, 8, 9], commandLine: "a=b"), into: memory)
+        #expect(boot.mode == .protected32 && boot.rip == 0x10_0040 && boot.rax == 0x2BAD_B002)
+        #expect(try memory.bytes(at: GuestAddress(0x10_0040), count: 3) == [0x11, 0x22, 0x33])
+        let end = UInt64(multiboot().count)
+        #expect(try memory.load(UInt8.self, at: GuestAddress(0x10_0000 + end - 1)) == 0x44 && memory.load(UInt8.self, at: GuestAddress(0x10_0000 + end)) == 0)
+        #expect(try memory.load(UInt8.self, at: GuestAddress(0x10_1FFF)) == 0 && memory.load(UInt8.self, at: GuestAddress(0x10_2000)) == 0xEE)
+        func number(_ address: UInt64) throws -> UInt64 { UInt64(try memory.load(UInt32.self, at: GuestAddress(address))) }
+        func text(_ address: UInt64, _ expected: String) throws -> Bool {
+            try memory.bytes(at: GuestAddress(address), count: expected.utf8.count + 1) == Array(expected.utf8) + [0]
+        }
+        let information = boot.rbx
+        #expect(try number(information) == 0x24D && number(information + 4) == 639 && number(information + 8) == 63 << 10)
+        #expect(try text(number(information + 16), "kernel a=b") && text(number(information + 64), "Apus"))
+        #expect(try number(information + 20) == 1)
+        let module = try number(information + 24), start = try number(module)
+        #expect(try memory.bytes(at: GuestAddress(start), count: 3) == [7, 8, 9] && number(module + 4) == start + 3 && start & 0xFFF == 0)
+        #expect(try text(number(module + 8), ""))
+        let map = try number(information + 48), ranges = MemoryMap.ranges(memoryByteCount: 64 << 20)
+        #expect(try number(information + 44) == UInt64(24 * ranges.count) && number(map) == 20 && number(map + 20) == 1)
+        #expect(try number(map + 24 + 4) == MemoryMap.conventionalEnd)
+    }
+
+    /// An ELF file of one segment, linked 3 GiB above where it is loaded.
+    private func multibootELF(machine: UInt8 = 3) -> [UInt8] {
+        let magic: UInt32 = 0x1BAD_B002
+        var bytes: [UInt8] = [0x7F, 0x45, 0x4C, 0x46, 1, 1, 1] + [UInt8](repeating: 0, count: 9) + [2, 0, machine, 0] + Self.little(1, 0xC010_000C, 52, 0, 0)
+        bytes += [52, 0, 32, 0, 1, 0, 0, 0, 0, 0, 0, 0]
+        bytes += Self.little(1, 84, 0xC010_0000, 0x10_0000, 16, 0x100, 5, 4)
+        return bytes + Self.little(magic, 0, 0 &- magic) + [0xF4, 0xEB, 0xFD, 0x90]
+    }
+
+    @Test func anELFImageOf32BitsStartsAtThePhysicalAddressOfItsEntry() throws {
+        let memory = try GuestMemory(byteCount: 64 << 20)
+        let boot = try loadKernel(try source(multibootELF(), commandLine: ""), into: memory)
+        #expect(boot.mode == .protected32 && boot.rip == 0x10_000C)
+        #expect(try memory.bytes(at: GuestAddress(0x10_000C), count: 5) == [0xF4, 0xEB, 0xFD, 0x90, 0])
+        #expect(try memory.load(UInt32.self, at: GuestAddress(boot.rbx + 20)) == 0)
+        #expect(throws: LoaderError.self) { try loadKernel(try source(multibootELF(machine: 62)), into: memory) }
+    }
+
+    @Test func aMultibootImageThatCannotBeStartedIsRefusedInWords() throws {
+        let memory = try GuestMemory(byteCount: 4 << 20)
+        let unknown = #expect(throws: LoaderError.self) { try loadKernel(try source(multiboot(flags: 0x1_0013)), into: memory) }
+        #expect("\(unknown as Any)".contains("0x10"))
+        // Below 1 MiB, beyond RAM, an end before the start, a header outside of what is loaded.
+        for (at, value) in [(0x30, 0x8_0000), (0x30, 0x3F_F800), (0x34, 0x0F_0000), (0x38, 0x0F_0000), (0x2C, 0x0F_0000), (0x2C, 0x10_0040)] as [(Int, UInt32)] {
+            var bytes = multiboot()
+            bytes.replaceSubrange(at..<(at + 4), with: Self.little(value))
+            if value == 0x3F_F800 { bytes.replaceSubrange(0x2C..<0x30, with: Self.little(value + 0x20)) }
+            #expect(throws: LoaderError.self, "\(at) \(value)") { try loadKernel(try source(bytes), into: memory) }
+        }
+    }
+
+    @Test func randomMultibootHeadersNeverTrap() throws {
+        let memory = try GuestMemory(byteCount: 16 << 20)
+        for _ in 0..<500 {
+            var image = Bool.random() ? multiboot() : multibootELF()
+            let fields = image.count > 200 ? 0x2C..<0x40 : 16..<84
+            for _ in 0..<Int.random(in: 1...6) { image[Int.random(in: fields)] = [0, 1, 0x7F, 0x80, 0xFF, .random(in: 0...255)].randomElement() ?? 0 }
+            _ = try? loadKernel(try source(image, initrd: [1]), into: memory)
+        }
+    }
+
     @Test func randomBytesBehindAnELFMagicNeverTrap() throws {
         let memory = try GuestMemory(byteCount: 64 << 20)
         var generator = SystemRandomNumberGenerator()

@@ -7,6 +7,8 @@ import Testing
 private struct Linker {
     var memory: [UInt8] = []
     var bases: [String: Int] = [:]
+    /// By file of the machine's: offset, value, width.
+    var written: [String: (offset: Int, value: Int, width: Int)] = [:]
     private let files: [String: [UInt8]]
 
     init(_ files: [String: [UInt8]]) { self.files = files }
@@ -33,6 +35,9 @@ private struct Linker {
                 let base = try #require(bases[first]), start = base + Self.number(fields[60..<64]), count = Self.number(fields[64..<68])
                 memory[base + Self.number(fields[56..<60])] = 0
                 memory[base + Self.number(fields[56..<60])] = 0 &- memory[start..<(start + count)].reduce(0, &+)
+            case 4:
+                let target = try #require(bases[Self.name(fields[56..<112])])
+                written[first] = (Self.number(fields[112..<116]), target + Self.number(fields[116..<120]), Int(fields[120]))
             default: Issue.record("command \(script[start])")
             }
         }
@@ -71,6 +76,25 @@ private struct Linker {
         #expect(linker.pointer(fadt + 40, 4) == linker.pointer(fadt + 140, 8))
         #expect(String(decoding: linker.table(linker.pointer(fadt + 140, 8))[..<4], as: UTF8.self) == "DSDT")
         #expect(linker.pointer(fadt + 36, 4) % 64 == 0)
+    }
+
+    @Test func theGenerationIDsPageIsFoundByTheGuestAndByTheMachine() throws {
+        var description = description(.ich9)
+        description.hasGenerationID = true
+        var files = ACPITables.files(description)
+        files[ACPITables.File.generation] = [UInt8](repeating: 0, count: 40) + [0xAB] + [UInt8](repeating: 0, count: 4055)
+        var linker = Linker(files)
+        // So that no file lies at 0.
+        linker.memory = [UInt8](repeating: 0, count: 64)
+        try linker.run(try #require(files[ACPITables.File.loader]))
+        let page = try #require(linker.bases[ACPITables.File.generation])
+        let xsdt = linker.table(linker.pointer(try #require(linker.bases[ACPITables.File.rsdp]) + 24, 8))
+        let last = (0..<8).reduce(0) { $0 | Int(xsdt[xsdt.count - 8 + $1]) << (8 * $1) }
+        let table = linker.table(last)
+        #expect(String(decoding: table[..<4], as: UTF8.self) == "SSDT" && table.reduce(0, &+) == 0)
+        #expect(linker.pointer(last + 42, 4) == page && linker.memory[page + 40] == 0xAB)
+        let written = try #require(linker.written[ACPITables.File.generationAddress])
+        #expect(written.offset == 0 && written.value == page + 40 && written.width == 8)
     }
 
     @Test func lengthsDoNotDependOnWhereFirmwarePlacedThings() {
@@ -120,6 +144,40 @@ private struct Linker {
         interface.reset()
         interface.select(0x20)
         #expect(interface.take(1) != first)
+    }
+
+    @Test func aFileThatMayBeWrittenKeepsWhatIsWrittenUntilTheReset() throws {
+        let memory = try GuestMemory(byteCount: 1 << 20)
+        nonisolated(unsafe) var heard: [[UInt8]] = []
+        var list = items()
+        list.addWritableFile("etc/c", byteCount: 8) { heard.append($0) }
+        let ports = FirmwarePorts(list, memory: memory)
+        func command(_ control: UInt32, _ length: UInt32, _ target: UInt64) throws -> UInt32 {
+            try memory.store(control.bigEndian, at: GuestAddress(0x1000))
+            try memory.store(length.bigEndian, at: GuestAddress(0x1004))
+            try memory.store(target.bigEndian, at: GuestAddress(0x1008))
+            ports.write(offset: 8, width: .doubleWord, value: UInt64(UInt32(0x1000).byteSwapped))
+            return try memory.load(UInt32.self, at: GuestAddress(0x1000)).bigEndian
+        }
+        let select: UInt32 = 0x22 << 16 | 8
+        try memory.write([1, 2, 3, 4, 5, 6, 7, 8, 9], at: GuestAddress(0x2000))
+        #expect(try command(select | 16, 9, 0x2000) == 1 && command(select | 16, 8, 0xFFFF_F000) == 1 && heard.isEmpty)
+        #expect(try command(select | 16, 4, 0x2000) == 0 && command(16, 4, 0x2002) == 0 && command(16, 1, 0x2000) == 1)
+        #expect(heard == [[1, 2, 3, 4, 0, 0, 0, 0], [1, 2, 3, 4, 3, 4, 5, 6]])
+        var writer = StateWriter()
+        ports.saveState(into: &writer)
+        ports.reset()
+        #expect(heard.last == [0, 0, 0, 0, 0, 0, 0, 0])
+        var reader = StateReader(section: "fw_cfg", bytes: writer.bytes)
+        try ports.restoreState(from: &reader, version: FirmwarePorts.stateVersion)
+        #expect(heard.last == [1, 2, 3, 4, 3, 4, 5, 6] && reader.remaining == 0)
+        for length in 0..<writer.bytes.count {
+            var short = StateReader(section: "fw_cfg", bytes: Array(writer.bytes.prefix(length)))
+            #expect(throws: DeviceStateError.self) { try ports.restoreState(from: &short, version: FirmwarePorts.stateVersion) }
+        }
+        let other = FirmwarePorts(items(), memory: memory)
+        var again = StateReader(section: "fw_cfg", bytes: writer.bytes)
+        #expect(throws: DeviceStateError.self) { try other.restoreState(from: &again, version: FirmwarePorts.stateVersion) }
     }
 
     @Test func aCommandReadsIntoGuestMemoryAndABadOneIsAnswered() throws {

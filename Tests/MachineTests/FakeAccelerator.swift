@@ -63,6 +63,7 @@ final class FakeAccelerator: VirtualMachine {
     let vcpus = Mutex<[FakeVCPU]>([])
     let lines = Mutex<[UInt32: Bool]>([:])
     let isClockStopped = Mutex(false)
+    let isTimerConnected = Mutex(true)
 
     func register(eventDescriptor: CInt, at address: DoorbellAddress, width: AccessWidth?) throws(AcceleratorError) {}
     func unregister(eventDescriptor: CInt, at address: DoorbellAddress, width: AccessWidth?) throws(AcceleratorError) {}
@@ -77,6 +78,7 @@ final class FakeAccelerator: VirtualMachine {
         return vcpu
     }
     func setLine(gsi: UInt32, isAsserted: Bool) { lines.withLock { $0[gsi] = isAsserted } }
+    func setTimerInterrupt(isConnected: Bool) throws(AcceleratorError) { isTimerConnected.withLock { $0 = isConnected } }
     func stopClock() throws(AcceleratorError) { isClockStopped.withLock { $0 = true } }
     func startClock() throws(AcceleratorError) { isClockStopped.withLock { $0 = false } }
     func saveState() throws(AcceleratorError) -> [UInt8] { [1, 2, 3] }

@@ -1,7 +1,9 @@
 import Glibc
+import HostSystem
 import JSON
 import MachineConfiguration
 import MonitorProtocol
+import NetworkBackend
 import Testing
 
 /// Machines that start by firmware, without an operating system: the boot matrix of Tests/Lab goes on from there.
@@ -35,14 +37,14 @@ extension GuestTests {
             #expect(monitor.exitStatus() == 0)
         }
 
-        @Test(.enabled(if: canRun, why), arguments: [DiskBus.virtio, .scsi, .sata, .nvme, .ide])
+        @Test(.enabled(if: canRun, why), arguments: [DiskBus.virtio, .scsi, .sata, .nvme, .ide, .fdc])
         func aBIOSRunsTheFirstSectorOfADiskOnEachBus(bus: DiskBus) throws {
             let path = "/tmp/apus-boot-sector-\(bus.rawValue)"
             // Writes "OK" and a line end to the first serial port, then halts.
             var sector: [UInt8] = [0xFA, 0xBA, 0xF8, 0x03]  // cli, so that the BIOS writes nothing in between; mov dx, 0x3F8
             for byte in Array("OK\n".utf8) { sector += [0xB0, byte, 0xEE] }  // mov al, byte; out dx, al
             sector += [0xF4, 0xEB, 0xFD]  // hlt; jmp back
-            sector += [UInt8](repeating: 0, count: 510 - sector.count) + [0x55, 0xAA] + [UInt8](repeating: 0, count: (1 << 20) - 512)
+            sector += [UInt8](repeating: 0, count: 510 - sector.count) + [0x55, 0xAA] + [UInt8](repeating: 0, count: (1440 << 10) - 512)
             let file = try #require(fopen(path, "w"))
             #expect(fwrite(sector, 1, sector.count, file) == sector.count)
             fclose(file)
@@ -56,6 +58,74 @@ extension GuestTests {
             #expect((disk?.readRequests ?? 0) > 0 && disk?.errors == 0, "\(String(describing: disk))")
             #expect(try client.ask(.quit) == .success([:]))
             #expect(monitor.exitStatus() == 0)
+        }
+
+        /// A CD that boots without emulation (El Torito 1.0): descriptors in sectors 16 to 18, the catalog in 19, the program in 20.
+        private static func disc(_ program: [UInt8]) -> [UInt8] {
+            func sector(_ bytes: [UInt8]) -> [UInt8] { bytes + [UInt8](repeating: 0, count: 2048 - bytes.count) }
+            func text(_ text: String, _ count: Int) -> [UInt8] { Array(text.utf8) + [UInt8](repeating: 0, count: count - text.utf8.count) }
+            let primary = sector([1] + Array("CD001".utf8) + [1]), end = sector([255] + Array("CD001".utf8) + [1])
+            let boot = sector([0] + Array("CD001".utf8) + [1] + text("EL TORITO SPECIFICATION", 64) + [19, 0, 0, 0])
+            // The validation entry's words add up to zero: 0x0001 and 0xAA55, and what makes up for them.
+            let validation: [UInt8] = [1, 0, 0, 0] + text("", 24) + [0xAA, 0x55, 0x55, 0xAA]
+            let entry: [UInt8] = [0x88, 0, 0, 0, 0, 0, 4, 0, 20, 0, 0, 0]
+            return [UInt8](repeating: 0, count: 16 * 2048) + primary + boot + end + sector(validation + entry) + sector(program)
+        }
+
+        /// A CD before and behind a disk that does not boot; the firmware's own order puts disks first.
+        @Test(
+            .enabled(if: canRun, why),
+            arguments: [(DiskBus.sata, MachineType.q35, 0), (.sata, .pc, 1), (.ide, .pc, 0), (.ide, .pc, 1), (.scsi, .q35, 0), (.scsi, .pc, 1)])
+        func aBIOSBootsACDInItsPlace(bus: DiskBus, type: MachineType, place: Int) throws {
+            // "CD", and 0x22 to the port that ends the monitor with (0x22 << 1) | 1.
+            let program: [UInt8] = [0xFA, 0xBA, 0xF8, 0x03, 0xB0, 0x43, 0xEE, 0xB0, 0x44, 0xEE, 0xB0, 0x0A, 0xEE, 0xB0, 0x22, 0xE6, 0xF4, 0xF4, 0xEB, 0xFD]
+            let image = Self.disc(program), file = try makeMemoryFile(named: "disc", byteCount: image.count).release()
+            #expect(pwrite(file, image, image.count, 0) == image.count)
+            let monitor = try start(type) { machine in
+                let disk = try makeMemoryFile(named: "disk", byteCount: 1 << 20).release()
+                machine.disks = [
+                    DiskConfiguration(id: "disk", fd: Int(disk), bootIndex: 1 - place),
+                    DiskConfiguration(id: "disc", fd: Int(file), readOnly: true, bus: bus, isOptical: true, bootIndex: place),
+                ]
+                machine.board.debugExit = true
+            }
+            #expect(monitor.exitStatus() == 0x45 && monitor.console.contains("CD\n"), "\(monitor.console.suffix(1500))")
+        }
+
+        private static let rom = "/usr/lib/ipxe/qemu/pxe-virtio.rom"
+        private static let hasNetwork = canRun && getuid() == 0 && access(rom, R_OK) == 0 && access("/usr/sbin/dnsmasq", X_OK) == 0
+
+        /// A DHCP and TFTP server in a network of its own, which the guest's tap leads into; the disk before it does not boot.
+        @Test(.enabled(if: hasNetwork, "needs root, dnsmasq, and ipxe-qemu's ROM"), arguments: [MachineType.q35, .pc])
+        func aBIOSBootsFromTheNetworkByTheROMOfItsCard(type: MachineType) throws {
+            let name = "apusnb\(getpid())", directory = "/tmp/\(name)"
+            // "NB" and a line end to the serial port, 0x23 to the port that ends the monitor.
+            let program: [UInt8] = [0xFA, 0xBA, 0xF8, 0x03, 0xB0, 0x4E, 0xEE, 0xB0, 0x42, 0xEE, 0xB0, 0x0A, 0xEE, 0xB0, 0x23, 0xE6, 0xF4, 0xF4, 0xEB, 0xFD]
+            func shell(_ command: String) -> Bool { system(command) == 0 }
+            try #require(mkdir(directory, 0o755) == 0)
+            defer {
+                _ = shell("[ ! -s \(directory)/pid ] || kill $(cat \(directory)/pid); ip netns del \(name); rm -rf \(directory)")
+            }
+            let file = try #require(fopen("\(directory)/boot.0", "w"))
+            #expect(fwrite(program + [UInt8](repeating: 0, count: 492), 1, 512, file) == 512)
+            fclose(file)
+            try #require(shell("ip netns add \(name) && ip tuntap add \(name) mode tap vnet_hdr"))
+            let tap = try openTap(named: name, isMultiQueue: false).release()
+            try #require(shell("ip link set \(name) netns \(name) && ip -n \(name) addr add 10.66.0.1/24 dev \(name) && ip -n \(name) link set \(name) up"))
+            try #require(
+                shell(
+                    "ip netns exec \(name) /usr/sbin/dnsmasq --conf-file=/dev/null --port=0 --interface=\(name) --dhcp-range=10.66.0.50,10.66.0.60 "
+                        + "--dhcp-boot=boot.0 --enable-tftp --tftp-root=\(directory) --pid-file=\(directory)/pid --dhcp-leasefile=\(directory)/leases "
+                        + "--log-facility=\(directory)/log --user=root"))
+            let monitor = try start(type) { machine in
+                machine.disks = [DiskConfiguration(id: "disk", fd: Int(try makeMemoryFile(named: "disk", byteCount: 1 << 20).release()), bootIndex: 0)]
+                machine.networks = [
+                    NetworkConfiguration(
+                        id: "net", fds: [Int(tap)], mac: try #require(MACAddress("fa:16:3e:00:00:07")), bootIndex: 1, rom: try MonitorProcess.open(Self.rom))
+                ]
+                machine.board.debugExit = true
+            }
+            #expect(monitor.exitStatus() == 0x47 && monitor.console.contains("NB\n"), "\(monitor.console.suffix(2000))")
         }
     }
 }

@@ -27,7 +27,7 @@ struct GuestMachineTests {
     init() throws {
         loop = try EventLoop()
         machine = try Self.make(accelerator, output, loop)
-        driver = StateDriver(machine, requests: machine.requests, resetsEndMachine: false) { _ in }
+        driver = StateDriver(machine, requests: machine.requests, policies: MachinePolicies()) { _ in }
         try driver.perform(.resume)
     }
 
@@ -135,7 +135,7 @@ struct GuestMachineTests {
         try driver.perform(.pause)
         let saved = try machine.saveState()
         let other = try Self.make(FakeAccelerator(), output, loop)
-        let otherDriver = StateDriver(other, requests: other.requests, resetsEndMachine: false) { _ in }
+        let otherDriver = StateDriver(other, requests: other.requests, policies: MachinePolicies()) { _ in }
         try otherDriver.perform(.pause)
         try other.restoreState(saved)
         #expect(try other.saveState() == saved)

@@ -5,6 +5,7 @@ import HostSystem
 import KVM
 import MachineConfiguration
 import MachineCore
+import MachineTesting
 import MonitorProtocol
 import Synchronization
 import Testing
@@ -16,21 +17,28 @@ private struct CodeGuest {
     static let start: UInt64 = 0x1000
     let output = CapturedOutput()
     let machine: GuestMachine
+    /// The devices'.
+    private let loop: LoopThread
     let driver: StateDriver
     let notices = Monitor<[MachineNotice]>([])
 
-    init(_ code: [UInt8], mode: BootRegisters.Mode = .real, vcpus: Int = 1, data: [UInt64: [UInt8]] = [:]) throws {
-        let configuration = GuestConfiguration(
+    init(
+        _ code: [UInt8], mode: BootRegisters.Mode = .real, vcpus: Int = 1, data: [UInt64: [UInt8]] = [:],
+        _ change: (inout GuestConfiguration) -> Void = { _ in }
+    ) throws {
+        var configuration = GuestConfiguration(
             name: "test", uuid: .zero, memoryMiB: 2, cpu: CPUConfiguration(count: vcpus), kernel: -1, rng: true)
-        let loop = try EventLoop()
+        change(&configuration)
+        let devices = try LoopThread()
+        loop = devices
         machine = try GuestMachine(
-            configuration, accelerator: try KVMSystem.open().makeVirtualMachine(), output: output, loop: loop
+            configuration, accelerator: try KVMSystem.open().makeVirtualMachine(), output: output, loop: devices.loop
         ) { board in
             try board.memory.write(code, at: GuestAddress(Self.start))
             for (address, bytes) in data { try board.memory.write(bytes, at: GuestAddress(address)) }
             return BootRegisters(mode: mode, rip: Self.start, rsp: 0x8000)
         }
-        driver = StateDriver(machine, requests: machine.requests, resetsEndMachine: false) { [notices] notice in
+        driver = StateDriver(machine, requests: machine.requests, policies: MachinePolicies()) { [notices] notice in
             notices.update { $0.append(notice) }
         }
     }
@@ -140,6 +148,38 @@ extension GuestTests {
             try guest.driver.perform(.resume)
             try guest.end()
             #expect(guest.driver.state == .ended)
+        }
+
+        /// Counts interrupt 0 at 0x1300; the PIT's channel 0 ticks each 3.4 ms.
+        private static let ticking: [UInt8] = [
+            0xB0, 0x11, 0xE6, 0x20, 0xB0, 0x08, 0xE6, 0x21, 0xB0, 0x04, 0xE6, 0x21, 0xB0, 0x01, 0xE6, 0x21,  // PIC: vectors from 8
+            0xB0, 0xFE, 0xE6, 0x21,  // interrupt 0 alone
+            0xB0, 0x34, 0xE6, 0x43, 0xB0, 0x00, 0xE6, 0x40, 0xB0, 0x10, 0xE6, 0x40,  // mode 2, count 0x1000
+            0xFB,  // sti
+        ]
+        /// inc byte [1300h]; push ax; mov al, 20h; out 20h, al; pop ax; iret
+        private static let tick: [UInt8] = [0xFE, 0x06, 0x00, 0x13, 0x50, 0xB0, 0x20, 0xE6, 0x20, 0x58, 0xCF]
+
+        @Test func theHPETTakesThePITsInterruptAndGivesItBack() throws {
+            let guest = try CodeGuest(Self.ticking + rest, data: [0x1100: Self.tick, 8 * 4: [0x00, 0x11, 0, 0]]) { $0.board.hpet = true }
+            func ticks(within seconds: UInt64) -> Bool {
+                let before = guest.byte(at: 0x1300)
+                return MonitorProcess.within(seconds: seconds) { guest.byte(at: 0x1300) != before }
+            }
+            #expect(try guest.run { guest.byte(at: 0x1300) > 3 })
+            let addresses = guest.machine.board.addresses
+            func set(_ offset: UInt64, _ value: UInt64) { addresses.write(GuestAddress(0xFED0_0000 + offset), byteCount: 8, value: value) }
+            set(0x10, 2)
+            usleep(50_000)
+            #expect(!ticks(within: 1), "the PIT still interrupts")
+            // Periodic, edge, each 5 ms.
+            set(0x100, 1 << 2 | 1 << 3 | 1 << 6)
+            set(0x108, 500_000)
+            set(0x10, 3)
+            #expect(ticks(within: 5) && ticks(within: 5))
+            set(0x10, 0)
+            #expect(ticks(within: 5) && ticks(within: 5), "the PIT does not come back")
+            try guest.end()
         }
 
         @Test func savedGuestGoesOnInAnotherMachine() throws {

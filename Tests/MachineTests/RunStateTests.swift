@@ -1,4 +1,5 @@
 import HostSystem
+import MachineConfiguration
 import MonitorProtocol
 import Synchronization
 import Testing
@@ -7,7 +8,9 @@ import Testing
 
 struct RunStateTests {
     private func next(_ state: RunState, _ request: MachineRequest, endsOnReset: Bool = false) throws -> RunState? {
-        try state.transition(for: request, resetsEndMachine: endsOnReset)?.next
+        var policies = MachinePolicies()
+        policies.onReset = endsOnReset ? .shutdown : .reset
+        return try state.transition(for: request, policies: policies)?.next
     }
 
     @Test func operatorPausesAndResumesARunningMachineOnly() throws {
@@ -32,6 +35,33 @@ struct RunStateTests {
         for state in RunState.allCases where state != .ended { #expect(try next(state, .quit) == .ended) }
         #expect(try next(.ended, .quit) == nil)
         #expect(throws: RequestRefusal.self) { try next(.ended, .reset) }
+    }
+
+    @Test(arguments: [(GuestCrashPolicy.preserve, RunState.internalError), (.reset, .running), (.shutdown, .shutdown)])
+    func aGuestThatPanickedIsKeptResetOrSwitchedOff(policy: GuestCrashPolicy, state: RunState) throws {
+        var policies = MachinePolicies()
+        policies.onCrash = policy
+        let transition = try RunState.running.transition(for: .guestCrash(reason: "it panicked"), policies: policies)
+        #expect(transition?.next == state && transition?.resets == (policy == .reset))
+        #expect(transition?.notices.count == 2 && transition?.notices.first == .guestPanicked(reason: "it panicked"))
+        #expect(try RunState.shutdown.transition(for: .guestCrash(reason: ""), policies: policies) == nil)
+    }
+
+    @Test(arguments: [(WatchdogAction.reset, RunState.running), (.poweroff, .shutdown), (.pause, .paused), (.none, .running)])
+    func aWatchdogThatRanOutDoesWhatTheDescriptionSays(action: WatchdogAction, state: RunState) throws {
+        var policies = MachinePolicies()
+        policies.onWatchdog = action
+        let transition = try RunState.running.transition(for: .watchdogExpired, policies: policies)
+        #expect(transition?.next == state && transition?.resets == (action == .reset))
+        #expect(transition?.notices.first == .watchdogExpired(action) && transition?.notices.count == (action == .none ? 1 : 2))
+        policies.onReset = .shutdown
+        let ending = try RunState.running.transition(for: .watchdogExpired, policies: policies)
+        #expect(action != .reset || ending?.next == .shutdown)
+    }
+
+    @Test func aGuestEndsTheMonitorOrSaysThatACrashKernelGoesOn() throws {
+        #expect(try next(.running, .guestExit(status: 3)) == .ended && next(.shutdown, .guestExit(status: 3)) == nil)
+        #expect(try next(.running, .guestCrashLoaded) == .running)
     }
 
     @Test func whatAGuestDidTooLateIsIgnoredNotRefused() throws {
@@ -65,7 +95,7 @@ struct StateDriverTests {
     private let driver: StateDriver
 
     init() throws {
-        driver = StateDriver(machine, requests: try GuestRequests(), resetsEndMachine: false) { [notices] notice in notices.update { $0.append(notice) } }
+        driver = StateDriver(machine, requests: try GuestRequests(), policies: MachinePolicies()) { [notices] notice in notices.update { $0.append(notice) } }
         try driver.perform(.resume)
         _ = machine.take()
     }
@@ -114,6 +144,12 @@ struct StateDriverTests {
         try driver.perform(.reset)
         #expect(driver.state == .internalError && driver.breakdown?.contains("Broken") == true)
         #expect(notices.update { $0 }.last == .brokeDown(vcpu: nil, reason: "Broken()"))
+    }
+
+    @Test func theExitStatusThatAGuestAsksForIsKept() {
+        driver.requests.post(.guestExit(status: 33))
+        driver.serveGuestRequests()
+        #expect(driver.state == .ended && driver.guestExitStatus == 33 && machine.take() == ["stop", "end"])
     }
 
     @Test func powerButtonNeitherStopsNorStarts() throws {

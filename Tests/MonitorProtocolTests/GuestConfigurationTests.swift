@@ -83,7 +83,7 @@ struct GuestConfigurationTests {
             (["networks", "0", "fds"], [7, 7], "networks[0].fds[1]"),
             (["networks", "0", "mac"], "01:00:5e:00:00:01", "networks[0].mac"),
             (["networks", "0", "mac"], "fa:16:3e:0:0:1", "networks[0].mac"),
-            (["networks", "0", "mtu"], 67, "networks[0].mtu"),
+            (["networks", "0", "mtu"], 67, "networks[0].mtu"), (["networks", "0", "rom"], 12, "networks[0].rom"),
             (["networks", "0", "id"], "virtio-disk0", "networks[0].id"),
             (["console", "logLimitBytes"], 0, "console.logLimitBytes"), (["control", "listen"], 9, "control.listen"),
             (["rng"], "yes", "rng"), (["onGuestReset"], "explode", "onGuestReset"), (["surprise"], 1, "surprise"),
@@ -105,6 +105,63 @@ struct GuestConfigurationTests {
         #expect(machine.disks[0].bus == .nvme && machine.disks[0].format == "qcow2" && machine.disks[0].bootIndex == 1)
         #expect(machine.disks[0].backing == [BackingConfiguration(fd: 6, format: "raw")] && machine.disks[1].isOptical)
         #expect(try GuestConfiguration(parsing: machine.json.serializedBytes()) == machine)
+    }
+
+    private static let board =
+        #"{"version":1,"name":"a","uuid":"3f0a2b1c00014c4b9f5e0123456789ab","memoryMiB":64,"cpu":{"count":1},"type":"pc-1.0","firmware":{"code":3},"#
+        + #""board":{"hpet":true,"watchdog":"pause","panic":true,"generationID":"3f0a2b1c-0001-4c4b-9f5e-0123456789ac","debugConsole":4,"#
+        + #""debugExit":true},"onGuestCrash":"shutdown","disks":[{"id":"a","fd":5,"bus":"fdc"}]}"#
+
+    @Test func devicesOfTheBoardAreReadAndWritten() throws {
+        let machine = try read(Self.board)
+        let id = try #require(MachineUUID("3f0a2b1c-0001-4c4b-9f5e-0123456789ac"))
+        #expect(
+            machine.board
+                == BoardConfiguration(hpet: true, watchdog: .pause, panic: true, generationID: id, debugConsole: 4, debugExit: true))
+        #expect(machine.onGuestCrash == .shutdown && machine.disks[0].bus == .fdc)
+        #expect(machine.namedDescriptors.map(\.path).contains("board.debugConsole"))
+        #expect(try GuestConfiguration(parsing: machine.json.serializedBytes()) == machine)
+        #expect(try read(Self.full).board == BoardConfiguration() && read(Self.full).onGuestCrash == .preserve)
+    }
+
+    @Test(
+        arguments: [
+            (#""watchdog":"pause""#, #""watchdog":"disabled""#, "board.watchdog"), (#""hpet":true"#, #""hpet":1"#, "board.hpet"),
+            (#""debugConsole":4"#, #""debugConsole":5"#, "board.debugConsole"), (#""debugExit":true"#, #""debugexit":true"#, "board.debugexit"),
+            (#""generationID":"3f0a"#, #""generationID":"3f0"#, "board.generationID"), (#""shutdown""#, #""crash""#, "onGuestCrash"),
+            (#""bus":"fdc""#, #""bus":"fdc","optical":true"#, "disks[0].optical"),
+            (#""pc-1.0","firmware":{"code":3}"#, #""direct-1.0","kernel":{"fd":3}"#, "disks[0].bus"),
+            (#"{"id":"a","fd":5,"bus":"fdc"}"#,
+                #"{"id":"a","fd":5,"bus":"fdc"},{"id":"b","fd":6,"bus":"fdc"},{"id":"c","fd":7,"bus":"fdc"}"#, "disks"),
+        ])
+    func whatADeviceOfTheBoardCannotBeIsRefused(old: String, new: String, place: String) throws {
+        let parts = Self.board.split(separator: old, maxSplits: 1, omittingEmptySubsequences: false)
+        try #require(parts.count == 2)
+        let refusal = #expect(throws: ConfigurationError.self) { try read(String(parts[0] + new + parts[1])) }
+        #expect(refusal?.path == place)
+    }
+
+    private static let ports =
+        #"{"version":1,"name":"a","uuid":"3f0a2b1c00014c4b9f5e0123456789ab","memoryMiB":64,"cpu":{"count":1},"type":"q35-1.0","firmware":{"code":3},"#
+        + #""board":{"rootPorts":2},"disks":[{"id":"a","fd":5,"port":1}],"networks":[{"id":"n","fds":[7],"mac":"fa:16:3e:00:00:01","rom":8,"port":0}]}"#
+
+    @Test func placesBehindRootPortsAndOptionROMsAreReadAndWritten() throws {
+        let machine = try read(Self.ports)
+        #expect(machine.board.rootPorts == 2 && machine.disks[0].port == 1 && machine.networks[0].port == 0 && machine.networks[0].rom == 8)
+        #expect(try GuestConfiguration(parsing: machine.json.serializedBytes()) == machine)
+    }
+
+    @Test(
+        arguments: [
+            (#""port":1"#, #""port":2"#, "disks[0].port"), (#""port":0"#, #""port":1"#, "networks[0].port"), (#""port":1"#, #""port":-1"#, "disks[0].port"),
+            (#""port":1"#, #""port":1,"bus":"sata""#, "disks[0].port"), (#"q35-1.0"#, "pc-1.0", "board.rootPorts"),
+            (#""rootPorts":2"#, #""rootPorts":17"#, "board.rootPorts"), (#""rom":8"#, #""rom":7"#, "networks[0].rom"),
+        ])
+    func aPlaceThatIsNotThereIsRefused(old: String, new: String, place: String) throws {
+        let parts = Self.ports.split(separator: old, maxSplits: 1, omittingEmptySubsequences: false)
+        try #require(parts.count == 2)
+        let refusal = #expect(throws: ConfigurationError.self) { try read(String(parts[0] + new + parts[1])) }
+        #expect(refusal?.path == place)
     }
 
     @Test(

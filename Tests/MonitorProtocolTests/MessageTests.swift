@@ -45,7 +45,7 @@ struct MessageTests {
         arguments: [
             .resume, .stop, .reset(guest: true, reason: "guest-reset"),
             .shutdown(guest: false, reason: "host-qmp-quit"), .powerdown,
-            .guestPanicked(reason: "crash"), .internalError(reason: "vcpu 0: triple fault"),
+            .guestPanicked(reason: "crash"), .guestCrashLoaded, .watchdog(action: "none"), .internalError(reason: "vcpu 0: triple fault"),
             .other(name: "NEW", data: ["a": 1]),
         ] as [MonitorEvent.News])
     func eventReadsBackEqual(news: MonitorEvent.News) throws {

@@ -140,3 +140,32 @@ private func makeEndpoint(line: Line? = nil, messages: Messages? = nil) throws -
         #expect(throws: DeviceStateError.self) { try other.restoreState(from: &short, version: 1) }
     }
 }
+
+@Suite struct OptionROMTests {
+    /// One image for 1AF4:1000, its bytes adding up to zero.
+    private static var image: [UInt8] {
+        var bytes: [UInt8] = [0x55, 0xAA, 2, 0, 0, 0, 0] + [UInt8](repeating: 0x5A, count: 0x11) + [0x1C, 0, 0, 0] + Array("PCIR".utf8) + [0xF4, 0x1A, 0x00, 0x10]
+        bytes += [UInt8](repeating: 0, count: 1024 - bytes.count)
+        bytes[6] = 0 &- bytes.reduce(0, &+)
+        return bytes
+    }
+
+    @Test func itTakesItsFunctionsIdentityAndKeepsItsChecksum() throws {
+        let rom = try OptionROM(Self.image, vendor: 0x1AF4, device: 0x1041)
+        #expect(rom.byteCount == 2048 && rom.read(offset: 0, width: .word) == 0xAA55)
+        #expect(rom.read(offset: 0x20, width: .doubleWord) == 0x1041_1AF4)
+        #expect((0..<1024).reduce(UInt8(0)) { $0 &+ UInt8(rom.read(offset: UInt64($1), width: .byte)) } == 0)
+        rom.write(offset: 0, width: .byte, value: 0)
+        #expect(rom.read(offset: 1022, width: .doubleWord) == 0xFFFF_0000 && rom.read(offset: .max, width: .quadWord) & 0xFF == 0xFF)
+    }
+
+    @Test func whatIsNoOptionROMIsRefusedInWords() {
+        for count in 0..<0x34 { #expect(throws: OptionROMError.self) { try OptionROM(Array(Self.image.prefix(count)), vendor: 0, device: 0) } }
+        for at in [0, 1, 0x19, 0x1C] {
+            var bytes = Self.image
+            bytes[at] = 0x77
+            #expect(throws: OptionROMError.self, "\(at)") { try OptionROM(bytes, vendor: 0, device: 0) }
+        }
+        #expect(throws: OptionROMError.self) { try OptionROM(Self.image + [UInt8](repeating: 0, count: OptionROM.byteCountLimit), vendor: 0, device: 0) }
+    }
+}

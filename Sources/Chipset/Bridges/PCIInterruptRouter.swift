@@ -23,9 +23,14 @@ package final class PCIInterruptRouter: Sendable {
         }
     }
 
+    private enum Place: Sendable {
+        case pirq(Int)
+        /// An input of the I/O APIC that PIRQs may be on, too.
+        case input(UInt32)
+    }
     private struct State: Sendable {
-        /// By source: which PIRQ it is on, and its level.
-        var pirqs: [Int] = []
+        /// By source: where it is, and its level.
+        var places: [Place] = []
         var levels: [Bool] = []
         /// ISA interrupt of each PIRQ; nil while not routed.
         var routes: [UInt8?] = Array(repeating: nil, count: 8)
@@ -44,8 +49,15 @@ package final class PCIInterruptRouter: Sendable {
 
     /// The line of a function, before the guest starts. A leaf.
     package func line(device: UInt8, pin: UInt8 = 1) -> any InterruptLine {
+        line(at: .pirq(wiring.pirq(device: device, pin: pin)))
+    }
+
+    /// Another source on an input of the I/O APIC (16 to 23), wired to those of the PIRQs. Before the guest starts. A leaf.
+    package func line(input: UInt8) -> any InterruptLine { line(at: .input(UInt32(min(input, 23)))) }
+
+    private func line(at place: Place) -> any InterruptLine {
         let source = state.withLock { state -> Int in
-            state.pirqs.append(wiring.pirq(device: device, pin: pin))
+            state.places.append(place)
             state.levels.append(false)
             return state.levels.count - 1
         }
@@ -71,9 +83,13 @@ package final class PCIInterruptRouter: Sendable {
 
     private func drive(_ state: inout State) {
         var wanted: UInt32 = 0
-        for (pirq, level) in zip(state.pirqs, state.levels) where level {
-            if let irq = state.routes[pirq] { wanted |= 1 << UInt32(irq) }
-            if case .ich9 = wiring { wanted |= 1 << UInt32(16 + pirq) }
+        for (place, level) in zip(state.places, state.levels) where level {
+            switch place {
+            case .pirq(let pirq):
+                if let irq = state.routes[pirq] { wanted |= 1 << UInt32(irq) }
+                if case .ich9 = wiring { wanted |= 1 << UInt32(16 + pirq) }
+            case .input(let gsi): wanted |= 1 << gsi
+            }
         }
         for gsi in state.driven.indices {
             let level = wanted >> UInt32(gsi) & 1 != 0

@@ -82,6 +82,9 @@ package final class FloppyController: BusDevice, SavableDevice {
         return true
     }
 
+    /// Sectors are under way.
+    package var isExecuting: Bool { wiring.withLock { $0.chip.isExecuting } }
+
     package func reset() {
         withChip { wiring in
             var chip = Self.chip(wiring.images, drivesPresent: drivesPresent)

@@ -13,6 +13,10 @@ package final class WatchdogTimer: BusDevice, SavableDevice {
         var chip = I6300ESB()
         var isAsserted = false
         var deadline: UInt64?
+        /// When the machine was stopped, on the host's clock; nil while it runs.
+        var stoppedAt: UInt64?
+        /// How long it stood in all: the watchdog's clock is behind the host's by so much.
+        var stoppedNanoseconds: UInt64 = 0
     }
     private let wiring = Mutex(Wiring())
     private let clock: any MachineClock
@@ -35,21 +39,40 @@ package final class WatchdogTimer: BusDevice, SavableDevice {
 
     private func withChip<Result: Sendable>(_ body: (inout I6300ESB, UInt64) -> Result) -> Result {
         let (result, ended) = wiring.withLock { wiring -> (Result, I6300ESB.Expiry?) in
-            let now = clock.nanoseconds
+            let now = (wiring.stoppedAt ?? clock.nanoseconds) &- wiring.stoppedNanoseconds
             let ended = wiring.chip.advance(to: now)
             let result = body(&wiring.chip, now)
             if wiring.chip.isInterrupting != wiring.isAsserted {
                 wiring.isAsserted.toggle()
                 if wiring.isAsserted { line?.assert() } else { line?.deassert() }
             }
-            if let timer, wiring.chip.nextDeadline != wiring.deadline {
-                wiring.deadline = wiring.chip.nextDeadline
-                timer.set(to: wiring.deadline)
+            let deadline = wiring.stoppedAt == nil ? wiring.chip.nextDeadline.map { $0 &+ wiring.stoppedNanoseconds } : nil
+            if let timer, deadline != wiring.deadline {
+                wiring.deadline = deadline
+                timer.set(to: deadline)
             }
             return (result, ended)
         }
         if let ended, ended != .interrupt { expiry(ended) }
         return result
+    }
+
+    // MARK: The machine's side
+
+    /// The machine stands still, and no time passes for the watchdog: its guest could not feed it. True: nothing is in flight.
+    package func pause() -> Bool {
+        wiring.withLock { $0.stoppedAt = $0.stoppedAt ?? clock.nanoseconds }
+        withChip { _, _ in }
+        return true
+    }
+
+    package func resume() {
+        wiring.withLock { wiring in
+            guard let stoppedAt = wiring.stoppedAt else { return }
+            wiring.stoppedNanoseconds &+= clock.nanoseconds &- stoppedAt
+            wiring.stoppedAt = nil
+        }
+        withChip { _, _ in }
     }
 
     private func timerExpired() {
@@ -83,7 +106,7 @@ package final class WatchdogTimer: BusDevice, SavableDevice {
 
     package func restoreState(from reader: inout StateReader, version: UInt32) throws(DeviceStateError) {
         var chip = I6300ESB()
-        let now = clock.nanoseconds
+        let now = wiring.withLock { ($0.stoppedAt ?? clock.nanoseconds) &- $0.stoppedNanoseconds }
         try chip.restore(from: &reader, version: version, at: now)
         withChip { [chip] current, _ in current = chip }
     }

@@ -21,6 +21,14 @@ package struct ACPIDescription: Sendable {
     /// Ports 0x60 and 0x64 answer commands. Where they do not, a guest that is told of them polls for half a second.
     package var hasKeyboardController: Bool
     package var hasMouse = false
+    /// The timer at `MemoryMap.hpet`.
+    package var hasHPET = false
+    /// Port 0x505.
+    package var hasPanicPort = false
+    /// Drives of the floppy controller; 0: there is none.
+    package var floppyDriveCount = 0
+    /// The generation id, in a page that firmware places, or at `MemoryMap.generationPage`.
+    package var hasGenerationID = false
     /// fw_cfg's ports are there.
     package var hasFirmwareConfiguration = false
     package var routing = InterruptRouting.fixed
@@ -48,7 +56,7 @@ package enum ACPITables {
     private static let oemTableID = Array("APUSVMM ".utf8)
 
     /// All tables but the RSDP; the offsets of RSDT and XSDT.
-    private static func image(_ description: ACPIDescription) -> (image: TableImage, rsdt: Int, xsdt: Int) {
+    private static func image(_ description: ACPIDescription) -> (image: TableImage, rsdt: Int, xsdt: Int, generation: Int?) {
         var image = TableImage()
         let facs = image.append(facsTable(), alignment: 64)
         let dsdt = image.append("DSDT", revision: 2, DSDT.body(description))
@@ -56,19 +64,27 @@ package enum ACPITables {
             "FACP", revision: 6, fadtBody(description), targets: [(36, facs, 4), (40, dsdt, 4), (132, facs, 8), (140, dsdt, 8)])
         var tables = [fadt, image.append("APIC", revision: 5, madtBody(description))]
         if let base = description.ecamBase { tables.append(image.append("MCFG", revision: 1, mcfgBody(base))) }
+        if description.hasHPET { tables.append(image.append("HPET", revision: 1, hpetBody())) }
         tables.append(image.append("WAET", revision: 1, AML.little(2, 4)))
+        var generation: Int?
+        if description.hasGenerationID {
+            let table = image.append("SSDT", revision: 2, GenerationTable.body())
+            tables.append(table)
+            generation = table + GenerationTable.pointerOffset
+        }
         func root(_ signature: String, _ width: Int) -> Int {
             image.append(
                 signature, revision: 1, [UInt8](repeating: 0, count: tables.count * width),
                 targets: tables.enumerated().map { (36 + $0.offset * width, $0.element, width) })
         }
         let rsdt = root("RSDT", 4), xsdt = root("XSDT", 8)
-        return (image, rsdt, xsdt)
+        return (image, rsdt, xsdt, generation)
     }
 
     /// Bytes of the tables as placed at `base`, and the RSDP's address, which is `base` itself.
     package static func build(_ description: ACPIDescription, at base: UInt64) -> [UInt8] {
-        let (image, rsdt, xsdt) = image(description)
+        var (image, rsdt, xsdt, generation) = image(description)
+        if let generation { image.put(MemoryMap.generationPage, at: generation, byteCount: 4) }
         // The RSDP, 36 bytes, comes first, on a boundary that keeps FACS on its own.
         let start = base + 64
         var root = rsdp(rsdt: start + UInt64(rsdt), xsdt: start + UInt64(xsdt))
@@ -92,16 +108,24 @@ package enum ACPITables {
     /// The three files by which firmware gets the tables. Names of fw_cfg.
     package enum File {
         package static let tables = "etc/acpi/tables", rsdp = "etc/acpi/rsdp", loader = "etc/table-loader"
+        /// The page with the generation id, and where firmware writes down the id's address.
+        package static let generation = "etc/vmgenid_guid", generationAddress = "etc/vmgenid_addr"
     }
 
     /// For firmware: the tables, the RSDP and the script that joins them, by file name. Their lengths depend on the machine's
     /// description alone, not on where firmware placed things.
     package static func files(_ description: ACPIDescription) -> [String: [UInt8]] {
-        let (image, rsdt, xsdt) = image(description)
+        let (image, rsdt, xsdt, generation) = image(description)
         var loader = TableLoader()
         loader.allocate(File.rsdp, alignment: 16, zone: .fSegment)
         loader.allocate(File.tables, alignment: 64, zone: .high)
         for pointer in image.pointers { loader.addPointer(in: File.tables, at: pointer.offset, byteCount: pointer.byteCount, to: File.tables) }
+        if let generation {
+            // The page first: firmware that takes what is pointed at for a table finds zeroes where its header would be.
+            loader.allocate(File.generation, alignment: 4096, zone: .high)
+            loader.addPointer(in: File.tables, at: generation, byteCount: 4, to: File.generation)
+            loader.writePointer(in: File.generationAddress, at: 0, byteCount: 8, to: File.generation, plus: GenerationTable.offsetInPage)
+        }
         for sum in image.checksums { loader.addChecksum(in: File.tables, at: sum.offset, start: sum.start, byteCount: sum.byteCount) }
         loader.addPointer(in: File.rsdp, at: 16, byteCount: 4, to: File.tables)
         loader.addPointer(in: File.rsdp, at: 24, byteCount: 8, to: File.tables)
@@ -187,6 +211,9 @@ package enum ACPITables {
         }
         return body
     }
+
+    /// IA-PC HPET 1.0a §3.2.4: the capabilities' low half, the address, number 0, no minimum tick, no page protection.
+    private static func hpetBody() -> [UInt8] { AML.little(0x8086_A201, 4) + [0, 0, 0, 0] + AML.little(MemoryMap.hpet, 8) + [0, 0, 0, 0] }
 
     private static func mcfgBody(_ base: UInt64) -> [UInt8] {
         AML.little(0, 8) + AML.little(base, 8) + AML.little(0, 2) + [0, 0xFF] + AML.little(0, 4)

@@ -102,6 +102,12 @@ package enum AML {
         return buffer([3, 2, 1, 0, 5, 4, 7, 6, 8, 9, 10, 11, 12, 13, 14, 15].map { bytes[$0] })
     }
     package static func return_(_ value: [UInt8]) -> [UInt8] { [0xA4] + value }
+    package static func local(_ index: UInt8) -> [UInt8] { [0x60 + min(index, 7)] }
+    /// As values: nothing keeps them.
+    package static func add(_ left: [UInt8], _ right: [UInt8]) -> [UInt8] { [0x72] + left + right + [0] }
+    package static func element(_ index: UInt64, of package: [UInt8]) -> [UInt8] { [0x88] + package + integer(index) + [0] }
+    package static func emptyPackage(_ count: UInt8) -> [UInt8] { packaged([0x12], [count]) }
+    package static func notify(_ device: String, _ value: UInt64) -> [UInt8] { [0x86] + name(device) + integer(value) }
     package static func argument(_ index: UInt8) -> [UInt8] { [0x68 + min(index, 6)] }
 
     // MARK: Resource descriptors (§6.4)
@@ -111,6 +117,8 @@ package enum AML {
     package static func ioPorts(_ base: UInt16, count: UInt8) -> [UInt8] {
         [0x47, 0x01] + little(UInt64(base), 2) + little(UInt64(base), 2) + [1, count]
     }
+    /// A DMA channel (§6.4.2.2): compatible speed, 8 bits.
+    package static func dma(_ channel: UInt8) -> [UInt8] { [0x2A, 1 << min(channel, 7), 0] }
     package static func irq(_ number: UInt8) -> [UInt8] { [0x22] + little(1 << UInt64(number), 2) }
     /// Extended interrupts (§6.4.3.6): level, high, shared.
     package static func interrupts(_ numbers: [UInt64]) -> [UInt8] {

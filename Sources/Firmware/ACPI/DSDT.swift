@@ -71,6 +71,24 @@ enum DSDT {
                 "COM1", AML.define("_HID", AML.eisaID("PNP0501")), AML.define("_UID", AML.integer(1)),
                 AML.define("_CRS", AML.resources(AML.ioPorts(0x3F8, count: 8), AML.irq(4))))
         }
+        if description.hasHPET {
+            devices += AML.device(
+                "HPET", AML.define("_HID", AML.eisaID("PNP0103")), AML.define("_UID", AML.integer(0)),
+                AML.define("_CRS", AML.resources(AML.fixedMemory(UInt32(MemoryMap.hpet), byteCount: 0x400))))
+        }
+        if description.hasPanicPort {
+            devices += AML.device(
+                "PEVT", AML.define("_HID", AML.string("QEMU0001")), AML.define("_STA", AML.integer(0x0F)),
+                AML.define("_CRS", AML.resources(AML.ioPorts(0x505, count: 1))))
+        }
+        if description.floppyDriveCount > 0 {
+            // _FDE (§9.9.1): a double word for each of four drives, then one for a tape drive.
+            let drives = (0..<5).flatMap { AML.little($0 < description.floppyDriveCount ? 1 : 0, 4) }
+            devices += AML.device(
+                "FDC0", AML.define("_HID", AML.eisaID("PNP0700")), AML.define("_FDE", AML.buffer(drives)),
+                AML.define(
+                    "_CRS", AML.resources(AML.ioPorts(0x3F2, count: 4), AML.ioPorts(0x3F7, count: 1), AML.irq(6), AML.dma(2))))
+        }
         if description.hasFirmwareConfiguration {
             devices += AML.device(
                 "FWCF", AML.define("_HID", AML.string("QEMU0002")), AML.define("_STA", AML.integer(0x0B)),

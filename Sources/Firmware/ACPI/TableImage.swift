@@ -28,6 +28,11 @@ struct TableImage: Sendable {
         return start
     }
 
+    /// A number that is known already.
+    mutating func put(_ value: UInt64, at offset: Int, byteCount: Int) {
+        bytes.replaceSubrange(offset..<(offset + byteCount), with: AML.little(value, byteCount))
+    }
+
     mutating func point(_ offset: Int, to target: Int, byteCount: Int) {
         bytes.replaceSubrange(offset..<(offset + byteCount), with: AML.little(UInt64(target), byteCount))
         pointers.append(Pointer(offset: offset, byteCount: byteCount))
@@ -51,7 +56,7 @@ struct TableImage: Sendable {
 
 /// The script by which firmware places the tables: commands of 128 bytes.
 struct TableLoader {
-    private enum Command { static let allocate: UInt64 = 1, addPointer: UInt64 = 2, addChecksum: UInt64 = 3 }
+    private enum Command { static let allocate: UInt64 = 1, addPointer: UInt64 = 2, addChecksum: UInt64 = 3, writePointer: UInt64 = 4 }
     enum Zone: UInt8 { case high = 1, fSegment = 2 }
     private(set) var bytes: [UInt8] = []
 
@@ -75,5 +80,12 @@ struct TableLoader {
 
     mutating func addChecksum(in file: String, at offset: Int, start: Int, byteCount: Int) {
         add(Command.addChecksum, Self.name(file) + AML.little(UInt64(offset), 4) + AML.little(UInt64(start), 4) + AML.little(UInt64(byteCount), 4))
+    }
+
+    /// Firmware writes where it put `target`, and `addend` more, into a file of ours.
+    mutating func writePointer(in file: String, at offset: Int, byteCount: Int, to target: String, plus addend: Int) {
+        add(
+            Command.writePointer,
+            Self.name(file) + Self.name(target) + AML.little(UInt64(offset), 4) + AML.little(UInt64(addend), 4) + [UInt8(byteCount)])
     }
 }

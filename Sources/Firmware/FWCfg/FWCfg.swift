@@ -25,6 +25,7 @@ package struct FirmwareItems: Sendable {
     private(set) var numbered: [UInt16: Content] = [:]
     private(set) var files: [String: Content] = [:]
     private(set) var makers: [Maker] = []
+    private(set) var writers: [String: @Sendable ([UInt8]) -> Void] = [:]
 
     /// Files that are made together.
     struct Maker: Sendable {
@@ -49,6 +50,13 @@ package struct FirmwareItems: Sendable {
         files[name] = content
     }
 
+    /// A file that the guest writes by DMA; zeroes until then, and again after a reset. `body` is told the whole content after each
+    /// write, reset and restore, on a vCPU thread or the driver's, under the interface's lock: it is a leaf.
+    package mutating func addWritableFile(_ name: String, byteCount: Int, _ body: @escaping @Sendable ([UInt8]) -> Void) {
+        addFile(name, .bytes([UInt8](repeating: 0, count: byteCount)))
+        writers[name] = body
+    }
+
     /// Files that tell of each other, made when the guest first selects one of them after a reset: by then firmware has placed what
     /// they tell of. Their lengths may not depend on it.
     package mutating func addFiles(_ names: [String], _ body: @escaping @Sendable () -> [String: [UInt8]]) {
@@ -62,6 +70,7 @@ package struct FWCfg: Sendable {
     private var items: [UInt16: FirmwareItems.Content]
     private let makers: [FirmwareItems.Maker]
     private var madeKeys: Set<UInt16> = []
+    private var writers: [UInt16: @Sendable ([UInt8]) -> Void] = [:]
     /// What was made is what firmware took: it does not change before the next reset.
     private var isFinal = false
     /// The directory's entries, in the order of their names.
@@ -79,6 +88,7 @@ package struct FWCfg: Sendable {
             entries.append((key, name))
             key += 1
         }
+        for (name, body) in items.writers { if let key = self.key(of: name) { writers[key] = body } }
         madeKeys = Set(makers.flatMap(\.names).compactMap(self.key(of:)))
     }
 
@@ -87,6 +97,7 @@ package struct FWCfg: Sendable {
         position = 0
         dmaAddress = 0
         isFinal = false
+        for key in writers.keys { setContent(key, [UInt8](repeating: 0, count: Int(byteCount(of: key)))) }
     }
 
     package mutating func select(_ key: UInt16) {
@@ -143,6 +154,41 @@ package struct FWCfg: Sendable {
             // A file that cannot be read any more reads as zeroes: firmware has no way to be told.
             return padded((try? file.bytes(at: offset + start, count: Int(min(end, byteCount) - start))) ?? [])
         }
+    }
+
+    /// Bytes that the next write of the selected item may have; nil: it may not be written.
+    var writableByteCount: UInt64? {
+        guard writers[selector] != nil else { return nil }
+        let byteCount = byteCount(of: selector)
+        return byteCount > UInt64(position) ? byteCount - UInt64(position) : 0
+    }
+
+    /// Replaces the next bytes of the selected item, as many as `writableByteCount` allows. Moves on.
+    mutating func put(_ bytes: [UInt8]) {
+        guard let limit = writableByteCount, UInt64(bytes.count) <= limit, case .bytes(var content) = items[selector] else { return }
+        content.replaceSubrange(Int(position)..<(Int(position) + bytes.count), with: bytes)
+        skip(UInt32(clamping: bytes.count))
+        setContent(selector, content)
+    }
+
+    private mutating func setContent(_ key: UInt16, _ content: [UInt8]) {
+        items[key] = .bytes(content)
+        writers[key]?(content)
+    }
+
+    /// What the guest wrote, by name, for saved state.
+    var written: [(name: String, bytes: [UInt8])] {
+        entries.compactMap { entry in
+            guard writers[entry.key] != nil, case .bytes(let bytes) = items[entry.key] else { return nil }
+            return (entry.name, bytes)
+        }
+    }
+
+    /// False where there is no such file of this length.
+    mutating func restore(_ name: String, _ bytes: [UInt8]) -> Bool {
+        guard let key = key(of: name), writers[key] != nil, byteCount(of: key) == UInt64(bytes.count) else { return false }
+        setContent(key, bytes)
+        return true
     }
 
     package mutating func skip(_ count: UInt32) { position = position.addingReportingOverflow(count).overflow ? .max : position + count }

@@ -5,7 +5,7 @@ import Synchronization
 
 package final class FirmwarePorts: BusDevice, SavableDevice {
     package static let base: UInt16 = 0x510, count: UInt16 = 12
-    package static let stateVersion: UInt32 = 1
+    package static let stateVersion: UInt32 = 2
     package var stateName: String { "fw_cfg" }
 
     /// Bits of a DMA command's control word.
@@ -61,8 +61,7 @@ package final class FirmwarePorts: BusDevice, SavableDevice {
         } else if control & Control.skip != 0 {
             state.skip(length)
         } else if control & Control.write != 0 {
-            // No item may be written.
-            answer = Control.error
+            if !receive(length, from: target, &state) { answer = Control.error }
         }
         try? memory.store(answer.bigEndian, at: command)
     }
@@ -79,17 +78,43 @@ package final class FirmwarePorts: BusDevice, SavableDevice {
         return true
     }
 
+    /// A write of a file that takes it, within its length; every other moves nothing.
+    private func receive(_ length: UInt32, from source: UInt64, _ state: inout FWCfg) -> Bool {
+        guard let limit = state.writableByteCount, UInt64(length) <= limit,
+            let bytes = try? memory.bytes(at: GuestAddress(source), count: Int(length))
+        else { return false }
+        state.put(bytes)
+        return true
+    }
+
     package func reset() { state.withLock { $0.reset() } }
 
     package func saveState(into writer: inout StateWriter) {
-        let (selector, position, address) = state.withLock { ($0.selector, $0.position, $0.dmaAddress) }
+        let (selector, position, address, written) = state.withLock { ($0.selector, $0.position, $0.dmaAddress, $0.written) }
         writer.write(selector)
         writer.write(position)
         writer.write(address)
+        writer.write(UInt32(written.count))
+        for (name, bytes) in written {
+            writer.write(name)
+            writer.write(bytes)
+        }
     }
+
+    /// Files that a guest may write are few.
+    private static let writtenLimit: UInt32 = 16
 
     package func restoreState(from reader: inout StateReader, version: UInt32) throws(DeviceStateError) {
         let selector: UInt16 = try reader.read(), position: UInt32 = try reader.read(), address: UInt64 = try reader.read()
         state.withLock { $0.restore(selector: selector, position: position, dmaAddress: address) }
+        guard version >= 2 else { return }
+        let count: UInt32 = try reader.read()
+        guard count <= Self.writtenLimit else { throw DeviceStateError(section: stateName, reason: "\(count) files that were written") }
+        for _ in 0..<count {
+            let name = try reader.readString(limit: 55), bytes = try reader.readBytes(limit: 4096)
+            guard state.withLock({ $0.restore(name, bytes) }) else {
+                throw DeviceStateError(section: stateName, reason: "this machine has no file \(name) of \(bytes.count) bytes to write")
+            }
+        }
     }
 }

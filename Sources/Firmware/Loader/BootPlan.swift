@@ -18,10 +18,14 @@ package struct BootSource: Sendable {
     }
 }
 
-/// Places a kernel of either kind, told apart by its first bytes.
+/// Places a kernel of any kind, told apart by its first bytes: an ELF file of 64 bits starts by PVH, one of 32 bits by multiboot; what
+/// is neither ELF nor bzImage may have a multiboot header with addresses.
 package func loadKernel(_ source: BootSource, into memory: GuestMemory) throws(LoaderError) -> BootRegisters {
-    let start = try source.kernel.bytes(at: 0, count: 4)
-    if start == [0x7F, 0x45, 0x4C, 0x46] { return try PVHLoader.load(source, into: memory) }
+    let start = try source.kernel.bytes(at: 0, count: 8192)
+    if start.starts(with: [0x7F, 0x45, 0x4C, 0x46]) {
+        return start.count > 4 && start[4] == 1 ? try MultibootLoader.load(source, into: memory) : try PVHLoader.load(source, into: memory)
+    }
+    if !BzImageLoader.isImage(start), MultibootLoader.isImage(start) { return try MultibootLoader.load(source, into: memory) }
     return try BzImageLoader.load(source, into: memory)
 }
 

@@ -26,6 +26,9 @@ enum BzImageLoader {
         static let initSize = 0x260
     }
 
+    /// "HdrS" behind the boot sector's signature.
+    static func isImage(_ start: [UInt8]) -> Bool { start.count > 0x206 && Array(start[0x202..<0x206]) == Array("HdrS".utf8) }
+
     static func load(_ source: BootSource, into memory: GuestMemory) throws(LoaderError) -> BootRegisters {
         let header = try source.kernel.bytes(at: 0, count: 0x1000)
         func number(_ offset: Int, _ byteCount: Int) -> UInt64 {
@@ -36,7 +39,7 @@ enum BzImageLoader {
             return value
         }
         guard header.count >= 0x268, number(Field.bootFlag, 2) == 0xAA55, number(Field.magic, 4) == 0x5372_6448 else {
-            throw LoaderError("kernel", "neither a bzImage nor an ELF file with a PVH entry")
+            throw LoaderError("kernel", "no bzImage, no ELF file with a PVH entry, no multiboot image")
         }
         let version = number(Field.version, 2)
         guard version >= 0x20C, number(Field.extendedLoadFlags, 2) & 1 != 0 else {

@@ -45,3 +45,15 @@ package struct ImageFile: Sendable {
         }
     }
 }
+
+/// Little-endian numbers out of a byte array; zero beyond its end.
+struct ImageFields {
+    let bytes: [UInt8]
+    init(_ bytes: [UInt8]) { self.bytes = bytes }
+    private func number(_ offset: Int, _ count: Int) -> UInt64 {
+        (0..<count).reduce(0) { $0 | (offset + $1 < bytes.count ? UInt64(bytes[offset + $1]) << (UInt64($1) * 8) : 0) }
+    }
+    func u16(_ offset: Int) -> UInt16 { UInt16(truncatingIfNeeded: number(offset, 2)) }
+    func u32(_ offset: Int) -> UInt32 { UInt32(truncatingIfNeeded: number(offset, 4)) }
+    func u64(_ offset: Int) -> UInt64 { number(offset, 8) }
+}

@@ -73,7 +73,7 @@ enum PVHLoader {
     }
 
     private static func programHeaders(of file: ImageFile) throws(LoaderError) -> [Segment] {
-        let header = Fields(try file.bytes(at: 0, count: 64))
+        let header = ImageFields(try file.bytes(at: 0, count: 64))
         guard header.bytes.count == 64, header.bytes[4] == 2, header.bytes[5] == 1, header.u16(18) == 62 else {
             throw LoaderError("kernel", "not a little-endian 64-bit x86 ELF file")
         }
@@ -81,7 +81,7 @@ enum PVHLoader {
         guard (1...64).contains(count), (56...256).contains(size) else {
             throw LoaderError("kernel", "\(count) program headers of \(size) bytes")
         }
-        let table = Fields(try file.bytes(at: header.u64(32), count: count * size))
+        let table = ImageFields(try file.bytes(at: header.u64(32), count: count * size))
         guard table.bytes.count == count * size else { throw LoaderError("kernel", "file ends in its program headers") }
         return (0..<count).map { index in
             let at = index * size
@@ -92,7 +92,7 @@ enum PVHLoader {
     }
 
     private static func entryNote(in file: ImageFile, _ segment: Segment) throws(LoaderError) -> UInt32? {
-        let notes = Fields(try file.bytes(at: segment.offset, count: Int(min(segment.fileByteCount, 1 << 16))))
+        let notes = ImageFields(try file.bytes(at: segment.offset, count: Int(min(segment.fileByteCount, 1 << 16))))
         var at = 0
         while at + 12 <= notes.bytes.count {
             let nameCount = Int(notes.u32(at)), dataCount = Int(notes.u32(at + 4)), type = notes.u32(at + 8)
@@ -105,17 +105,5 @@ enum PVHLoader {
             at = data + (dataCount + 3) & ~3
         }
         return nil
-    }
-
-    /// Little-endian numbers out of a byte array; zero beyond its end.
-    private struct Fields {
-        let bytes: [UInt8]
-        init(_ bytes: [UInt8]) { self.bytes = bytes }
-        private func number(_ offset: Int, _ count: Int) -> UInt64 {
-            (0..<count).reduce(0) { $0 | (offset + $1 < bytes.count ? UInt64(bytes[offset + $1]) << (UInt64($1) * 8) : 0) }
-        }
-        func u16(_ offset: Int) -> UInt16 { UInt16(truncatingIfNeeded: number(offset, 2)) }
-        func u32(_ offset: Int) -> UInt32 { UInt32(truncatingIfNeeded: number(offset, 4)) }
-        func u64(_ offset: Int) -> UInt64 { number(offset, 8) }
     }
 }

@@ -85,7 +85,7 @@ package enum SMBIOSTables {
     package static func place(_ system: SystemInformation, processors: Int, in memory: GuestMemory) throws(LoaderError) {
         let structures = build(system, memoryByteCount: memory.byteCount, processors: processors)
         let address = entryAddress + 0x20
-        guard UInt64(structures.count) < MemoryMap.biosAreaEnd - address else { throw LoaderError("SMBIOS tables", "\(structures.count) bytes do not fit") }
+        guard UInt64(structures.count) < MemoryMap.generationPage - address else { throw LoaderError("SMBIOS tables", "\(structures.count) bytes do not fit") }
         do {
             try memory.write(entryPoint(structuresAt: address, byteCount: structures.count), at: GuestAddress(entryAddress))
             try memory.write(structures, at: GuestAddress(address))

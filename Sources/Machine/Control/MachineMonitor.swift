@@ -31,10 +31,10 @@ package final class MachineMonitor: @unchecked Sendable {
         self.staysWhenOff = staysWhenOff
         loop = try EventLoop()
         // Replaced at once: the observer needs the object that this makes.
-        driver = StateDriver(machine, requests: machine.requests, resetsEndMachine: false) { _ in }
-        driver = StateDriver(
-            machine, requests: machine.requests, resetsEndMachine: machine.configuration.onGuestReset == .shutdown
-        ) { [weak self] notice in self?.heard(notice) }
+        driver = StateDriver(machine, requests: machine.requests, policies: MachinePolicies()) { _ in }
+        driver = StateDriver(machine, requests: machine.requests, policies: MachinePolicies(machine.configuration)) { [weak self] notice in
+            self?.heard(notice)
+        }
         commands = MachineCommands(machine, driver: driver, log: log, begin: begin)
         try loop.add(machine.requests.descriptor, for: .readable) { [weak self] _ in
             self?.driver.serveGuestRequests()
@@ -47,6 +47,8 @@ package final class MachineMonitor: @unchecked Sendable {
     }
 
     package var state: RunState { driver.state }
+    /// The exit status that the guest asked for; nil: it asked for none.
+    package var guestExitStatus: UInt8? { driver.guestExitStatus }
 
     /// Lets clients in; they may have connected before.
     package func serve(listening socket: consuming OwnedDescriptor) throws(HostError) {
@@ -88,7 +90,9 @@ package final class MachineMonitor: @unchecked Sendable {
     private func heard(_ notice: MachineNotice) {
         switch notice {
         case .brokeDown(let vcpu, let reason): complain(vcpu.map { "vcpu \($0): \(reason) (guest)" } ?? reason)
-        case .guestPanicked(let reason): complain("\(reason) (guest)")
+        // Where the machine stays as it is, the breakdown that follows says it.
+        case .guestPanicked(let reason): if machine.configuration.onGuestCrash != .preserve { complain("\(reason) (guest)") }
+        case .watchdogExpired(let action): complain("the watchdog ran out, action \(action.rawValue) (guest)")
         default: break
         }
         server?.announce(notice.news)
@@ -105,6 +109,8 @@ extension MachineNotice {
         case .reset(let way, let byGuest): .reset(guest: byGuest, reason: way)
         case .shutdown(let reason, let byGuest): .shutdown(guest: byGuest, reason: reason)
         case .guestPanicked(let reason): .guestPanicked(reason: reason)
+        case .guestCrashLoaded: .guestCrashLoaded
+        case .watchdogExpired(let action): .watchdog(action: action.rawValue)
         case .brokeDown(let vcpu, let reason): .internalError(reason: vcpu.map { "vcpu \($0): \(reason)" } ?? reason)
         }
     }

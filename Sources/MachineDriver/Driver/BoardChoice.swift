@@ -26,7 +26,7 @@ struct BoardChoice: Sendable, Equatable {
             throw Self.refusal("Secure boot is required by the image and not supported by this compute host.")
         }
         let name = properties.text("hw_disk_bus") ?? "virtio"
-        guard let bus = DiskBus(rawValue: name) else {  // Nova's names are the monitor's
+        guard let bus = DiskBus(rawValue: name), bus != .fdc else {  // Nova's names are the monitor's
             throw Self.refusal("Requested hardware '\(name.prefix(64))' is not supported by this compute host; disk buses are virtio, scsi, sata, ide and nvme.")
         }
         guard bus != .ide || type == .pc else {

@@ -155,7 +155,7 @@ final class MonitorSession: Sendable {
             if isNews { report(self, .paused) }
         case .shutdown: machineEnded(.shutdown, .shutdown)
         case .internalError: machineEnded(.crashed, .internalError)
-        case .reset, .powerdown, .guestPanicked, .other: break
+        case .reset, .powerdown, .guestPanicked, .guestCrashLoaded, .watchdog, .other: break
         }
     }
 

@@ -3,7 +3,7 @@ import Glibc
 
 /// Waits until `isIdle`, at most 30 seconds: longer than a disk that still answers takes. Not on the event loop's thread, which
 /// takes the completions.
-func waitUntilIdle(_ isIdle: () -> Bool) -> Bool {
+package func waitUntilIdle(_ isIdle: () -> Bool) -> Bool {
     for _ in 0..<30_000 {
         if isIdle() { return true }
         usleep(1000)

@@ -44,26 +44,35 @@ package final class VirtIOPCIFunction: PCIFunction, BusDevice {
     private let configuration: Mutex<Configuration>
     private let doorbells: Mutex<Doorbells>
     private let registrar: (any DoorbellRegistrar)?
+    private let rom: OptionROM?
     private let refusedDoorbells = Atomic<UInt64>(0)
     private let windowOffset: Int
     private let msixOffset: Int
+
+    package static let vendorID: UInt16 = 0x1AF4
+    package static func deviceID(_ identity: VirtIOIdentity) -> UInt16 { 0x1040 &+ identity.id }
 
     /// - Parameters:
     ///   - name: unique in the machine: names the section of saved state.
     ///   - interrupts: one message interrupt per queue and one for configuration changes is made here.
     ///   - doorbells: nil where notifications should come as ordinary writes.
     ///   - line: INTx for a guest that does not use MSI-X, with the line number it should see.
+    ///   - isExpress: it is behind a PCI Express port.
+    ///   - rom: code for firmware, made for this function's identity (`deviceID`).
     package init(
         _ device: any VirtIODevice, name: String, memory: GuestMemory, interrupts: any MessageInterruptFactory,
-        doorbells: (any DoorbellRegistrar)?, line: (interrupt: any InterruptLine, number: UInt8)? = nil
+        doorbells: (any DoorbellRegistrar)?, line: (interrupt: any InterruptLine, number: UInt8)? = nil, rom: OptionROM? = nil,
+        isExpress: Bool = false
     ) throws {
         let sizes = device.queueSizes
         let msix = try MSIXInterrupts(vectorCount: sizes.count + 1, factory: interrupts)
         let identity = device.identity
         var space = PCIConfigurationSpace(
             PCIIdentity(
-                vendor: 0x1AF4, device: 0x1040 &+ identity.id, revision: 1, classCode: identity.classCode))
+                vendor: Self.vendorID, device: Self.deviceID(identity), revision: 1, classCode: identity.classCode))
         let offsets = VirtIOPCILayout.describe(in: &space, msix: msix.table)
+        if isExpress { space.addExpressEndpoint() }
+        if let rom { space.addExpansionROM(byteCount: rom.byteCount) }
         if let line { space.setInterrupt(pin: 1, line: line.number) }
         let events = VirtIOEvents(msix: msix, line: line?.interrupt)
         var links: [QueueLink] = []
@@ -75,6 +84,7 @@ package final class VirtIOPCIFunction: PCIFunction, BusDevice {
         stateName = name
         registrar = doorbells
         (windowOffset, msixOffset) = offsets
+        self.rom = rom
         chip = Mutex(
             Chip(
                 registers: VirtIOCommonConfiguration(
@@ -150,7 +160,9 @@ package final class VirtIOPCIFunction: PCIFunction, BusDevice {
     }
 
     private func updateWindows(_ configuration: inout Configuration) {
-        configuration.windows.update(to: configuration.space.decodedRanges) { _ in self }
+        configuration.windows.update(to: configuration.space.decodedRanges) { index -> (any BusDevice)? in
+            index == PCIConfigurationSpace.romIndex ? rom : self
+        }
         let base = configuration.windows.base(of: Int(VirtIOPCILayout.bar))
         doorbells.withLock { doorbells in
             doorbells.base = base?.advanced(by: UInt64(VirtIOPCILayout.notify.lowerBound))
