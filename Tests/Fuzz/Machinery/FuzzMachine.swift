@@ -5,7 +5,7 @@ import MachineCore
 final class FuzzMachine: VirtualMachine {
     func register(eventDescriptor: CInt, at address: DoorbellAddress, width: AccessWidth?) throws(AcceleratorError) {}
     func unregister(eventDescriptor: CInt, at address: DoorbellAddress, width: AccessWidth?) throws(AcceleratorError) {}
-    func makeMessageInterrupt() throws(AcceleratorError) -> any MessageInterrupt { throw unused }
+    func makeMessageInterrupt() throws(AcceleratorError) -> any MessageInterrupt { try FuzzInterrupts().makeMessageInterrupt() }
     func map(_ memory: GuestMemory) throws(AcceleratorError) {}
     func mapWindow(_ window: Int, _ pages: HostPages, at base: GuestAddress, isReadOnly: Bool) throws(AcceleratorError) {}
     func unmapWindow(_ window: Int) throws(AcceleratorError) {}

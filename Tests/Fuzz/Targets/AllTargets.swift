@@ -2,7 +2,7 @@
 
 let allTargets: [FuzzTarget] = [
     // Text and bytes from outside the guest.
-    jsonTarget, controlProtocolTarget, configurationTarget, kernelLoaderTarget,
+    jsonTarget, controlProtocolTarget, configurationTarget, savedStateTarget, kernelLoaderTarget,
     // Disk images.
     qcow2Target, compressedTarget, vmdkTarget, vhdTarget, vhdxTarget, vdiTarget,
     // Chips.
