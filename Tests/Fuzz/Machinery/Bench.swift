@@ -101,6 +101,18 @@ final class FuzzInterrupts: MessageInterruptFactory {
     func makeMessageInterrupt() throws(AcceleratorError) -> any MessageInterrupt { Interrupt() }
 }
 
+extension PCIEndpoint {
+    /// A controller and its endpoint hold each other for as long as a machine lives: here they go with the input.
+    func unplug() {
+        for index in 0..<6 { setWindow(NoRegisters(), forBAR: index) }
+    }
+}
+
+private final class NoRegisters: BusDevice {
+    func read(offset: UInt64, width: AccessWidth) -> UInt64 { 0 }
+    func write(offset: UInt64, width: AccessWidth, value: UInt64) {}
+}
+
 /// Where functions show their BARs: remembered, so that map and unmap must pair up.
 final class FuzzAddressSpace: PCIAddressSpace {
     private struct Key: Hashable { let device: ObjectIdentifier, base: UInt64, byteCount: UInt64, isPorts: Bool }

@@ -20,6 +20,7 @@ let ahciTarget = FuzzTarget("ahci") { input in
         rig.functions = [endpoint]
         rig.sections = [endpoint, ahci]
         rig.reset = { endpoint.reset() }
+        rig.dispose = { endpoint.unplug() }
         rig.pause = {
             Bench.serve()
             if !ahci.pause() { finding("requests do not end") }

@@ -29,10 +29,12 @@ private final class FuzzFloppy: FloppyImage {
 }
 
 let floppyTarget = FuzzTarget("floppy") { input in
+    // What is in the drives: configuration, which a restored machine shares with the saved one.
+    var disks: [(any FloppyImage)?] = [FuzzFloppy(sectorCount: 2880, isReadOnly: false), nil]
     drive(&input) {
         let rig = Rig()
         let dma = DMAController(memory: FuzzDMAMemory())
-        let floppy = FloppyController(line: Bench.line, dma: dma, images: [FuzzFloppy(sectorCount: 2880, isReadOnly: false), nil])
+        let floppy = FloppyController(line: Bench.line, dma: dma, images: disks)
         rig.add(floppy, byteCount: 6)
         rig.add(floppy.digitalInput, byteCount: 1)
         for window in dma.ports { rig.add(window.device, byteCount: Int(window.count)) }
@@ -44,7 +46,8 @@ let floppyTarget = FuzzTarget("floppy") { input in
         rig.actions = [
             {
                 let sectors = [2880, 1440, 720, 5760, 17][$0.below(5)], drive = $0.below(3)
-                floppy.insert($0.byte() & 1 != 0 ? FuzzFloppy(sectorCount: sectors, isReadOnly: $0.byte() & 1 != 0) : nil, drive: drive)
+                let disk = $0.byte() & 1 != 0 ? FuzzFloppy(sectorCount: sectors, isReadOnly: $0.byte() & 1 != 0) : nil
+                if floppy.insert(disk, drive: drive) { disks[drive] = disk }
             },
             {
                 // A command as drivers write it: nine bytes to the data port, the result taken.

@@ -38,6 +38,7 @@ let ideTarget = FuzzTarget("ide") { input in
         rig.functions = [endpoint]
         rig.sections = [endpoint, ide]
         rig.reset = { endpoint.reset() }
+        rig.dispose = { endpoint.unplug() }
         rig.pause = {
             Bench.serve()
             if !ide.pause() { finding("requests do not end") }

@@ -23,6 +23,7 @@ let nvmeTarget = FuzzTarget("nvme") { input in
         rig.functions = [endpoint]
         rig.sections = [endpoint, nvme]
         rig.reset = { endpoint.reset() }
+        rig.dispose = { endpoint.unplug() }
         rig.pause = {
             Bench.serve()
             if !nvme.pause() { finding("requests do not end") }

@@ -14,7 +14,7 @@ private final class Sink: SerialOutput {
 private func makeBoard() -> Board {
     let disk = must { try makeMemoryFile(named: "disk", byteCount: 1 << 20).release() }
     let text = """
-        {"version":1,"name":"a","uuid":"3f0a2b1c00014c4b9f5e0123456789ab","memoryMiB":64,"cpu":{"count":1},"kernel":{"fd":3},
+        {"version":1,"name":"a","uuid":"3f0a2b1c00014c4b9f5e0123456789ab","memoryMiB":64,"cpu":{"count":1},"kernel":{"fd":1000},
          "disks":[{"id":"a","fd":\(disk)}],"rng":true,"balloon":true}
         """
     return must {
