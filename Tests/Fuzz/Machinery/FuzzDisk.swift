@@ -68,7 +68,8 @@ import Synchronization
 @safe private final class FuzzDiskQueue: BlockQueue, @unchecked Sendable {
     private let disk: FuzzDisk
     private let depth: Int, vectorLimit: Int
-    private let slots: UnsafeMutableBufferPointer<iovec>
+    /// By slot, made when it is first used.
+    private var slots: [Int: UnsafeMutableBufferPointer<iovec>] = [:]
     private let event: EventDescriptor
     private var submitted: [(BlockRequest, Int)] = []
     private var busy: Set<Int> = []
@@ -78,17 +79,19 @@ import Synchronization
         self.depth = depth
         self.vectorLimit = vectorLimit
         event = try EventDescriptor()
-        unsafe slots = .allocate(capacity: depth * vectorLimit)
-        unsafe slots.initialize(repeating: iovec())
     }
 
-    deinit { unsafe slots.deallocate() }
+    deinit { for slot in unsafe slots.values { unsafe slot.deallocate() } }
 
     var completionDescriptor: CInt { event.rawValue }
 
     @unsafe func vectors(for tag: Int) -> UnsafeMutableBufferPointer<iovec> {
         guard (0..<depth).contains(tag) else { finding("slot \(tag) of \(depth)") }
-        return unsafe UnsafeMutableBufferPointer(rebasing: slots[(tag * vectorLimit)..<((tag + 1) * vectorLimit)])
+        if let slot = unsafe slots[tag] { return unsafe slot }
+        let slot = UnsafeMutableBufferPointer<iovec>.allocate(capacity: vectorLimit)
+        unsafe slot.initialize(repeating: iovec())
+        unsafe slots[tag] = slot
+        return unsafe slot
     }
 
     func submit(_ request: BlockRequest, vectorCount: Int) {
