@@ -7,7 +7,7 @@ SWIFT := $(dir $(SWIFTC))swift
 BIN := .build/bin
 LAB := Tests/Lab
 
-.PHONY: help demo demo-monitor test unit-test kvm-test cloud-test test-boot-matrix bench build monitor service install-packages lint clean
+.PHONY: help demo demo-monitor test unit-test fuzz kvm-test cloud-test test-boot-matrix bench build monitor service install-packages lint clean
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 24
@@ -24,6 +24,9 @@ test: ## every test: units, guests under KVM, a real cloud, charts
 unit-test: install-packages ## tests that need neither KVM nor a cloud
 	$(SWIFT) build --build-tests
 	@$(LAB)/unit-tests
+
+fuzz: ## libFuzzer on every parser and device of the monitor; FUZZ_SECONDS=600 for longer, TARGETS="ahci …" for some
+	@$(LAB)/fuzz $(TARGETS)
 
 kvm-test: monitor ## guests on our monitor, under a real /dev/kvm
 	APUS_PARTS=monitor $(SWIFT) build --build-tests

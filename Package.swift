@@ -6,8 +6,10 @@ import PackageDescription
 
 // APUS_PARTS=monitor, messaging or service leaves the rest of the package out, so that work on a device or on the wire
 // format does not pay for the HTTP stack (minutes). "service" includes "messaging". Unset: everything.
+// "fuzz": the monitor with the targets that Tests/Lab/fuzz runs; nothing else has them, since they need -sanitize=fuzzer.
 let parts = Context.environment["APUS_PARTS"] ?? "all"
-let withMonitor = ["all", "monitor"].contains(parts)
+let withMonitor = ["all", "monitor", "fuzz"].contains(parts)
+let withFuzz = parts == "fuzz"
 let withMessaging = ["all", "messaging", "service"].contains(parts)
 let withService = ["all", "service"].contains(parts)
 
@@ -98,6 +100,18 @@ let monitorTargets: [Target] = [
             "MachineTesting", "Machine", "KVM", "MachineCore", "GuestMemory", "HostSystem", "MachineConfiguration", "MonitorProtocol",
             "JSON", "Chipset", "PCI", "NetworkBackend",
         ], exclude: ["Golden"]),
+]
+
+// libFuzzer on the monitor's parsers and devices: one program, whose target is chosen by name.
+let fuzzTargets: [Target] = [
+    .systemLibrary(name: "CFuzzer", path: "Tests/Fuzz/CFuzzer"),
+    .executableTarget(
+        name: "fuzz",
+        dependencies: [
+            "CFuzzer", "Machine", "MachineCore", "GuestMemory", "HostSystem", "DiskImage", "NetworkBackend", "PCI", "VirtIO",
+            "Storage", "Chipset", "Firmware", "JSON", "MachineConfiguration", "MonitorProtocol",
+        ],
+        path: "Tests/Fuzz", exclude: ["CFuzzer", "Corpus", "make-seeds"], swiftSettings: strictTests),
 ]
 
 let log: Target.Dependency = .product(name: "Logging", package: "swift-log")
@@ -193,7 +207,7 @@ let package = Package(
                 .executable(name: "apusctl", targets: ["apusctl"]),
             ] : []),
     dependencies: (withMessaging ? messagingDependencies : []) + (withService ? serviceDependencies : []),
-    targets: sharedTargets + (withMonitor ? monitorTargets : []) + (withMessaging ? messagingTargets : [])
+    targets: sharedTargets + (withMonitor ? monitorTargets : []) + (withFuzz ? fuzzTargets : []) + (withMessaging ? messagingTargets : [])
         + (withService ? serviceTargets : []),
     swiftLanguageModes: [.v6]
 )

@@ -36,6 +36,11 @@ package struct BlockCompletion: Sendable, Equatable {
     package var tag: Int
     /// 0, or the errno of the host.
     package var errno: CInt
+
+    package init(tag: Int, errno: CInt) {
+        self.tag = tag
+        self.errno = errno
+    }
 }
 
 /// An image.

@@ -80,20 +80,30 @@ package final class EventLoop: Sendable {
 
     /// Serves events until `stop`. The calling thread becomes the loop's thread.
     package func run() throws(HostError) {
-        var events = unsafe [epoll_event](repeating: epoll_event(), count: 64)
-        while !isStopping.load(ordering: .acquiring) {
-            let count = unsafe epoll_wait(poll.rawValue, &events, CInt(64), -1)
-            if count < 0 {
-                if errno == EINTR { continue }
-                throw HostError("wait for", subject: "epoll", errno: errno)
-            }
-            for index in 0..<Int(count) {
-                let token = unsafe events[index].data.u64
-                if token == 0 { wake.drain(); continue }
-                guard let handler = state.withLock({ $0.registrations[token]?.handler }) else { continue }
-                unsafe handler(Readiness(rawValue: events[index].events))
-            }
+        while !isStopping.load(ordering: .acquiring) { try serve(waiting: -1) }
+    }
+
+    /// Waits once and serves what is ready, at most 64 descriptors; for a caller that is the loop's thread itself.
+    ///
+    /// - Parameter milliseconds: the longest wait; -1: until something is ready.
+    /// - Returns: how many descriptors were ready.
+    @discardableResult
+    package func serve(waiting milliseconds: CInt) throws(HostError) -> Int {
+        // SAFETY: 64 events of room, which the kernel is told of.
+        var events = unsafe InlineArray<64, epoll_event>(repeating: epoll_event())
+        var span = unsafe events.mutableSpan
+        let count = unsafe span.withUnsafeMutableBufferPointer { unsafe epoll_wait(poll.rawValue, $0.baseAddress, 64, milliseconds) }
+        if count < 0 {
+            if errno == EINTR { return 0 }
+            throw HostError("wait for", subject: "epoll", errno: errno)
         }
+        for index in 0..<Int(count) {
+            let token = unsafe span[index].data.u64
+            if token == 0 { wake.drain(); continue }
+            guard let handler = state.withLock({ $0.registrations[token]?.handler }) else { continue }
+            unsafe handler(Readiness(rawValue: span[index].events))
+        }
+        return Int(count)
     }
 
     /// Makes `run` return after the handler in progress.

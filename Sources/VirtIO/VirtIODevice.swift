@@ -48,7 +48,7 @@ package protocol VirtIODevice: AnyObject, Sendable {
     func writeConfiguration(offset: Int, width: AccessWidth, value: UInt64)
     /// The driver is ready. A host fault here leaves the device in NEEDS_RESET.
     func activate(_ session: VirtIOSession) throws(HostError)
-    /// The driver rang, or may have: on the queue's loop.
+    /// The driver rang, or may have: on the queue's loop, the doorbell taken.
     func service(queue index: Int)
     /// Whether the loop waits for this queue's doorbell, asked after `activate`. False: somebody else (vhost) does.
     func isServedHere(queue index: Int) -> Bool

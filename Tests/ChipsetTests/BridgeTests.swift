@@ -215,6 +215,22 @@ private final class Registers: BusDevice {
         #expect(chip.write(0xD0, at: 0) == .programBuffer([(5, 7), (6, 8)]))
     }
 
+    @Test func aBufferedProgramGoesOnAfterASave() throws {
+        var chip = CFIFlash()
+        for (byte, offset) in [(UInt8(0xE8), 0), (1, 0), (0x20, 5)] { _ = chip.write(byte, at: offset) }
+        var writer = StateWriter()
+        chip.save(into: &writer)
+        for count in 0..<writer.bytes.count {
+            var cut = StateReader(section: "flash", bytes: Array(writer.bytes[..<count]))
+            #expect(throws: DeviceStateError.self) { try CFIFlash(from: &cut, version: 2) }
+        }
+        var reader = StateReader(section: "flash", bytes: writer.bytes)
+        var restored = try CFIFlash(from: &reader, version: 2)
+        // As a command the second byte would confirm the erase that the first began.
+        #expect(restored.write(0xD0, at: 6) == .none)
+        #expect(restored.write(0xD0, at: 0) == .programBuffer([(5, 0x20), (6, 0xD0)]))
+    }
+
     @Test func whateverIsWrittenNothingTraps() {
         var chip = CFIFlash(), generator = SystemRandomNumberGenerator()
         for _ in 0..<20_000 {

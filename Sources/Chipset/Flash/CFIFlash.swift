@@ -1,5 +1,6 @@
 // A flash chip with the Intel command set (Intel 28F640, Common Flash Interface publication 100), a byte wide, as OVMF keeps its
 // variables in. A plain value but for the pages it is handed: commands in, and whether reads show the array.
+package import MachineCore
 
 package struct CFIFlash: Sendable, Equatable {
     package enum Command {
@@ -132,13 +133,44 @@ package struct CFIFlash: Sendable, Equatable {
 
     package mutating func reset() { self = CFIFlash() }
 
-    /// What a saved state keeps; a buffered program in progress begins again.
-    package var saved: (mode: UInt8, cycle: UInt8, status: UInt8) { (mode.rawValue, cycle.rawValue, status) }
+    // MARK: Saved state
 
-    package init?(mode: UInt8, cycle: UInt8, status: UInt8) {
-        guard let mode = Mode(rawValue: mode), let cycle = Cycle(rawValue: cycle) else { return nil }
+    /// A buffered program in progress is in it: without it the rest of the driver's bytes would be commands.
+    package func save(into writer: inout StateWriter) {
+        for byte in [mode.rawValue, cycle.rawValue, status] { writer.write(byte) }
+        writer.write(UInt16(truncatingIfNeeded: expected))
+        writer.write(UInt16(truncatingIfNeeded: buffer.count))
+        for (offset, byte) in buffer {
+            writer.write(UInt32(truncatingIfNeeded: offset))
+            writer.write(byte)
+        }
+    }
+
+    /// In version 1 no buffered program was kept.
+    package init(from reader: inout StateReader, version: UInt32) throws(DeviceStateError) {
+        let mode: UInt8 = try reader.read(), cycle: UInt8 = try reader.read()
+        status = try reader.read()
+        guard let mode = Mode(rawValue: mode), var cycle = Cycle(rawValue: cycle) else {
+            throw DeviceStateError(section: reader.section, reason: "mode \(mode), cycle \(cycle)")
+        }
+        let isBuffered = cycle.rawValue >= Cycle.bufferCount.rawValue
+        if version == 1 {
+            if isBuffered { cycle = .command }
+        } else {
+            expected = Int(try reader.read(UInt16.self))
+            let count = Int(try reader.read(UInt16.self))
+            let isSound =
+                switch cycle {
+                case .bufferData: count < expected
+                case .bufferConfirm: count == expected && count > 0
+                default: count == 0
+                }
+            guard isSound, expected <= Self.bufferLimit else {
+                throw DeviceStateError(section: reader.section, reason: "\(count) of \(expected) bytes in cycle \(cycle)")
+            }
+            for _ in 0..<count { buffer.append((Int(try reader.read(UInt32.self)), try reader.read())) }
+        }
         self.mode = mode
-        self.cycle = cycle.rawValue >= Cycle.bufferCount.rawValue ? .command : cycle
-        self.status = status
+        self.cycle = cycle
     }
 }

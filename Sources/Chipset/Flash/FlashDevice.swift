@@ -7,7 +7,7 @@ import Glibc
 import Synchronization
 
 package final class FlashDevice: BusDevice, SavableDevice {
-    package static let stateVersion: UInt32 = 1
+    package static let stateVersion: UInt32 = 2
     package var stateName: String { "flash" }
     private static let window = 1
     private static let byteLimit = 8 << 20
@@ -85,17 +85,12 @@ package final class FlashDevice: BusDevice, SavableDevice {
     }
 
     package func saveState(into writer: inout StateWriter) {
-        let (mode, cycle, status) = state.withLock { $0.chip.saved }
-        writer.write(mode)
-        writer.write(cycle)
-        writer.write(status)
+        let chip = state.withLock { $0.chip }
+        chip.save(into: &writer)
     }
 
     package func restoreState(from reader: inout StateReader, version: UInt32) throws(DeviceStateError) {
-        let mode: UInt8 = try reader.read(), cycle: UInt8 = try reader.read(), status: UInt8 = try reader.read()
-        guard let chip = CFIFlash(mode: mode, cycle: cycle, status: status) else {
-            throw DeviceStateError(section: stateName, reason: "mode \(mode), cycle \(cycle)")
-        }
+        let chip = try CFIFlash(from: &reader, version: version)
         state.withLock { state in
             state.chip = chip
             show(&state)

@@ -50,7 +50,7 @@ extension I82077 {
         copy.transfer = Transfer()
         copy.transfer.drive = Int(try reader.read(UInt8.self) & 3)
         copy.transfer.cylinder = try reader.read()
-        copy.transfer.head = try reader.read(UInt8.self) & 1
+        copy.transfer.head = try reader.read()
         copy.transfer.sector = try reader.read()
         copy.transfer.sizeCode = try reader.read()
         copy.transfer.last = try reader.read()

@@ -152,7 +152,6 @@ package final class VirtIOBalloon: VirtIODevice {
     private func takeStatistics() {
         state.withLock { state in
             guard state.isRunning, var active = state.statisticsQueue else { return }
-            active.link.drain()
             do throws(QueueFault) {
                 while try active.ring.pop(into: &state.chain) {
                     state.statistics = BalloonStatistics(state.chain.readableBytes(from: 0, limit: 400))

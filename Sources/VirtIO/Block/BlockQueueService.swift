@@ -80,7 +80,6 @@ final class BlockQueueService: Sendable {
     func serve() {
         state.withLock { state in
             guard state.isRunning, var active = state.active else { return }
-            active.link.drain()
             do throws(QueueFault) {
                 try take(&active, &state)
             } catch {

@@ -81,7 +81,6 @@ import Synchronization
     func receive() {
         state.withLock { state in
             guard state.isRunning, var active = state.active else { return }
-            active.link.drain()
             do throws(QueueFault) {
                 switch try receive(&active, &state) {
                 case .drained: watch(true, &state)

@@ -38,7 +38,6 @@ final class SynchronousQueue: Sendable {
     func serve(_ body: (borrowing DescriptorChain) -> UInt32) {
         state.withLock { state in
             guard state.isRunning, var active = state.active else { return }
-            active.link.drain()
             do throws(QueueFault) {
                 try Self.serve(&active, &state.chain, body)
             } catch {

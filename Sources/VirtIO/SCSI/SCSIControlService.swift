@@ -64,7 +64,6 @@ final class SCSIControlService: Sendable {
     func serve() {
         state.withLock { state in
             guard state.isRunning, var active = state.control else { return }
-            active.link.drain()
             do throws(QueueFault) {
                 repeat {
                     try active.ring.suppressNotifications()
@@ -79,9 +78,6 @@ final class SCSIControlService: Sendable {
             state.control = active
         }
     }
-
-    /// The driver gave event buffers: they are kept in the ring until something happens.
-    func serveEvents() { state.withLock { $0.events?.link.drain() } }
 
     /// Requests ended: functions that waited for them may be answered.
     func requestsEnded() {

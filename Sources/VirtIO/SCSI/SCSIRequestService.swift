@@ -100,7 +100,6 @@ final class SCSIRequestService: Sendable {
     func serve() {
         state.withLock { state in
             guard state.isRunning, var active = state.active else { return }
-            active.link.drain()
             do throws(QueueFault) {
                 try take(&active, &state)
             } catch {

@@ -99,7 +99,7 @@ package final class VirtIOSCSI: VirtIODevice {
     package func service(queue index: Int) {
         switch index {
         case 0: control.serve()
-        case 1: control.serveEvents()
+        case 1: break  // event buffers stay in the ring until something happens
         default:
             if services.indices.contains(index - Self.controlQueueCount) {
                 services[index - Self.controlQueueCount].serve()

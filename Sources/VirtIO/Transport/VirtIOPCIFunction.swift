@@ -310,8 +310,11 @@ package final class VirtIOPCIFunction: PCIFunction, BusDevice {
         var watched: [Int] = []
         do {
             for index in queues.indices where queues[index] != nil && device.isServedHere(queue: index) {
-                let device = device
-                try device.eventLoop(forQueue: index).add(links[index].kickDescriptor, for: .readable) { _ in
+                let device = device, link = links[index]
+                try device.eventLoop(forQueue: index).add(link.kickDescriptor, for: .readable) { _ in
+                    // Here and not in the device: a queue that it does not serve, after a fault or because of the features that
+                    // were chosen, would keep the loop spinning.
+                    link.drain()
                     device.service(queue: index)
                 }
                 watched.append(index)
