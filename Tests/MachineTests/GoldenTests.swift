@@ -131,7 +131,8 @@ struct GoldenTests {
         guard let file = fopen(path, "r") else { return nil }
         defer { fclose(file) }
         var bytes = [UInt8](repeating: 0, count: 1 << 20)
-        return String(decoding: bytes.prefix(fread(&bytes, 1, bytes.count, file)), as: UTF8.self).split(separator: "\n").map(String.init)
+        let count = fread(&bytes, 1, bytes.count, file)
+        return String(decoding: bytes.prefix(count), as: UTF8.self).split(separator: "\n").map(String.init)
     }
 
     @Test(arguments: MachineType.allCases, variants) func aTypeIsWhatItWas(type: MachineType, variant: String) throws {
