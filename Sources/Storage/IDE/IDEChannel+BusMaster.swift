@@ -126,6 +126,10 @@ extension IDEChannel {
         isInterrupting = try reader.readBool()
         isResetPending = try reader.readBool()
         job = try IDEJob(from: &reader, bufferByteCount: Self.bufferByteCount)
+        // The image takes what it is asked for: behind its end a write would let it grow.
+        guard job.isWithin(drives[jobDrive]?.backend.byteCount ?? 0) else {
+            throw DeviceStateError(section: reader.section, reason: "has a transfer of \(job.remaining) bytes at \(job.offset), outside of the image")
+        }
         buffer.copyIn(try reader.readBytes(limit: Self.bufferByteCount))
         for index in drives.indices {
             guard try reader.readBool() == (drives[index] != nil) else {

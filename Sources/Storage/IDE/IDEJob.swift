@@ -53,6 +53,18 @@ struct IDEJob: Sendable {
         }
     }
 
+    /// Whether what the image has still to move lies within `byteCount` bytes.
+    func isWithin(_ byteCount: UInt64) -> Bool {
+        let wanted: Int
+        switch kind {
+        case .readPIO, .readDMA, .writeDMA: wanted = remaining
+        // The piece at the port is written as it is, whatever remains.
+        case .writePIO: wanted = max(remaining, pieceEnd)
+        default: return true
+        }
+        return offset <= byteCount && UInt64(clamping: wanted) <= byteCount - offset
+    }
+
     func save(into writer: inout StateWriter) {
         writer.write(kind.rawValue)
         writer.write(offset)
