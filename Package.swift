@@ -73,7 +73,7 @@ let monitorTargets: [Target] = [
         ["Machine", "KVM", "Chipset", "HostSystem", "NetworkBackend", "MachineConfiguration", "MonitorProtocol"]),
     // What several of the tests below are made with; no program links it.
     .target(name: "MachineTesting", dependencies: ["MachineCore", "HostSystem"], path: "Tests/MachineTesting", swiftSettings: strictTests),
-    tests("HostSystemTests", ["HostSystem"]),
+    tests("HostSystemTests", ["HostSystem", "CLinux"]),
     tests("GuestMemoryTests", ["GuestMemory", "HostSystem"]),
     tests("MachineCoreTests", ["MachineCore", "HostSystem", "GuestMemory"]),
     tests("PCITests", ["PCI", "MachineCore", "HostSystem", "GuestMemory"]),
