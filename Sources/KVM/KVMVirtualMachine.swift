@@ -82,7 +82,7 @@ package final class KVMVirtualMachine: VirtualMachine {
         guard number >= 0 else { throw kvmError("KVM_CREATE_VCPU", "vcpu \(index)") }
         return try KVMVCPU(
             owning: OwnedDescriptor(owning: number), index: index, machine: self, runByteCount: runByteCount,
-            cpuid: system.supportedCPUID.adjusted(forVCPU: index, topology: topology), stateMSRs: system.stateMSRs)
+            cpuid: system.supportedCPUID.adjusted(forVCPU: index, topology: topology), stateMSRs: system.stateMSRs, nestedStateByteCount: system.nestedStateByteCount)
     }
 
     package func setLine(gsi: UInt32, isAsserted: Bool) {

@@ -16,9 +16,12 @@ package final class Board: Sendable {
     package let serial: SerialPort
     package let powerManagement: PowerManagement
     let clock: CMOSClock
+    let time: BoardClock
     let keyboard: KeyboardController
     /// The 8237 pair of a PC board.
     private let dma: DMAController?
+    private let resetPorts: [ResetPort]
+    private let commandPort: SMICommandPort?
     let ports: PortBus
     let addresses: MemoryBus
     let bus: PCIBus
@@ -51,10 +54,11 @@ package final class Board: Sendable {
         loop: EventLoop
     ) throws {
         self.memory = memory
-        let host = HostClock()
+        let time = BoardClock()
+        self.time = time
         serial = SerialPort(name: "uart@3f8", line: GSILine(machine, gsi: 4), output: output)
-        powerManagement = PowerManagement(clock: host, sci: GSILine(machine, gsi: 9), power: power)
-        clock = CMOSClock(clock: host, line: GSILine(machine, gsi: 8), timer: try LoopTimer(on: loop))
+        powerManagement = PowerManagement(clock: time, sci: GSILine(machine, gsi: 9), power: power)
+        clock = CMOSClock(clock: time, line: GSILine(machine, gsi: 8), timer: try time.makeTimer(on: loop))
         let isPC = configuration.type != .direct
         keyboard = KeyboardController(
             power: power, line: GSILine(machine, gsi: 1), auxiliaryLine: GSILine(machine, gsi: 12), hasKeyboardAndMouse: isPC)
@@ -100,11 +104,14 @@ package final class Board: Sendable {
         }
         portBus.attach(serial, at: 0x3F8, count: 8)
         // 0xCF9 lies within the configuration ports' range and is asked first.
-        portBus.attach(ResetPort(.resetControl, power: power), at: 0xCF9, count: 1)
+        resetPorts = [ResetPort(.resetControl, power: power), ResetPort(.systemControl, power: power)]
+        portBus.attach(resetPorts[0], at: 0xCF9, count: 1)
         portBus.attach(configurationPorts, at: 0xCF8, count: 8)
         chipset.attach(to: &portBus, power: powerManagement)
         portBus.attach(clock, at: 0x70, count: 2)
-        portBus.attach(ResetPort(.systemControl, power: power), at: 0x92, count: 1)
+        portBus.attach(resetPorts[1], at: 0x92, count: 1)
+        commandPort = chipset.makeCommandPort(powerManagement)
+        if let commandPort { portBus.attach(commandPort, at: 0xB2, count: 2) }
         portBus.attach(keyboard, at: 0x60, count: 5)
         for (device, first, count) in disks.ports { portBus.attach(device, at: first, count: count) }
         if let description = configuration.firmware {
@@ -125,8 +132,10 @@ package final class Board: Sendable {
             (firmware, firmwarePorts) = (nil, nil)
         }
         ports = portBus
-        var savable: [any SavableDevice & Sendable] = [serial, powerManagement, clock, keyboard]
+        var savable: [any SavableDevice & Sendable] = [time, serial, powerManagement, clock, keyboard]
         savable += chipset.savable + [configurationPorts]
+        for port in resetPorts { savable.append(port) }
+        if let commandPort { savable.append(commandPort) }
         if let firmwarePorts { savable.append(firmwarePorts) }
         if let dma { savable.append(dma) }
         self.savable = savable + (firmware?.savable ?? []) + disks.savable + functions
@@ -139,6 +148,8 @@ package final class Board: Sendable {
         clock.reset()
         keyboard.reset()
         dma?.reset()
+        for port in resetPorts { port.reset() }
+        commandPort?.reset()
         configurationPorts.reset()
         bus.reset()
         firmware?.reset()
@@ -153,35 +164,13 @@ package final class Board: Sendable {
         }
     }
 
-    /// All devices' state, each as a section of name, version and bytes.
-    package func saveState() -> [UInt8] {
-        var writer = StateWriter()
-        writer.write(UInt32(savable.count))
-        for device in savable {
-            var section = StateWriter()
-            device.saveState(into: &section)
-            writer.write(device.stateName)
-            writer.write(type(of: device).stateVersion)
-            writer.write(section.bytes)
+    /// What the guest was told is done is on the disks when this returns, and nothing of it in this process alone. Queues stand
+    /// still.
+    package func synchroniseImages() throws {
+        for image in images where !image.isReadOnly {
+            try image.close()
+            try image.carryOut(BlockRequest(.flush, offset: 0, byteCount: 0, tag: 0))
         }
-        return writer.bytes
-    }
-
-    /// Restores what `saveState` wrote into devices made from the same configuration.
-    package func restoreState(_ state: [UInt8]) throws(DeviceStateError) {
-        var reader = StateReader(section: "board", bytes: state)
-        let count = try reader.read(UInt32.self)
-        guard count == UInt32(savable.count) else { throw DeviceStateError(section: "board", reason: "\(count) devices, this machine has \(savable.count)") }
-        for device in savable {
-            let name = try reader.readString(), version = try reader.read(UInt32.self), bytes = try reader.readBytes()
-            guard name == device.stateName else { throw DeviceStateError(section: name, reason: "\(device.stateName) was expected here") }
-            guard version <= type(of: device).stateVersion else {
-                throw DeviceStateError(section: name, reason: "version \(version), \(type(of: device).stateVersion) is the newest known")
-            }
-            var section = StateReader(section: name, bytes: bytes)
-            try device.restoreState(from: &section, version: version)
-        }
-        chipset.follow()
     }
 }
 

@@ -1,4 +1,4 @@
-// The board's interrupt lines and clock, on the accelerator's interrupt controllers and the host's clocks.
+// The board's interrupt lines, on the accelerator's interrupt controllers, and guest RAM as the DMA controllers reach it.
 import Chipset
 import GuestMemory
 import HostSystem
@@ -16,11 +16,6 @@ final class GSILine: InterruptLine {
 
     func assert() { machine.setLine(gsi: gsi, isAsserted: true) }
     func deassert() { machine.setLine(gsi: gsi, isAsserted: false) }
-}
-
-final class HostClock: MachineClock {
-    var nanoseconds: UInt64 { SystemClock.monotonicNanoseconds }
-    var wallSeconds: Int64 { SystemClock.wallSeconds }
 }
 
 /// Guest RAM as the DMA controllers reach it.
