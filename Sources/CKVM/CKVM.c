@@ -138,6 +138,22 @@ int ckvm_set_msrs(int vcpu, const struct kvm_msr_entry *entries, int count)
     return msrs(vcpu, KVM_SET_MSRS, (struct kvm_msr_entry *)entries, count, 0);
 }
 
+int ckvm_get_tsc_khz(int vcpu) { return ioctl(vcpu, KVM_GET_TSC_KHZ, 0); }
+int ckvm_set_tsc_khz(int vcpu, uint32_t khz) { return ioctl(vcpu, KVM_SET_TSC_KHZ, (unsigned long)khz); }
+int ckvm_get_nested(int vcpu, void *state, uint32_t count)
+{
+    struct kvm_nested_state *nested = state;
+    if (count < sizeof *nested) return 0;
+    memset(state, 0, count);
+    nested->size = count;
+    return ioctl(vcpu, KVM_GET_NESTED_STATE, nested) == 0 ? (int)nested->size : -1;
+}
+int ckvm_set_nested(int vcpu, const void *state, uint32_t count)
+{
+    if (count < sizeof(struct kvm_nested_state) || ((const struct kvm_nested_state *)state)->size != count) { errno = EINVAL; return -1; }
+    return ioctl(vcpu, KVM_SET_NESTED_STATE, state);
+}
+
 static void nothing(int signal) { (void)signal; }
 int ckvm_install_kick_handler(void)
 {

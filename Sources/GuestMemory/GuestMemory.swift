@@ -5,6 +5,7 @@
 // structures in once, and hands out raw host ranges only for bulk I/O by the kernel (preadv, io_uring, vhost).
 import Glibc
 package import HostSystem
+import Synchronization
 
 /// An access to guest memory that the guest asked for and that is not backed by RAM. A guest fault, never a host one.
 package struct GuestMemoryFault: Error, Sendable, CustomStringConvertible {
@@ -50,8 +51,8 @@ package struct GuestMemoryRegion: Sendable, Equatable {
 
 /// The RAM of one guest.
 @safe package final class GuestMemory: @unchecked Sendable {
-    // @unchecked: the mapping is shared with vCPU threads and the guest by nature; all state of this object is immutable
-    // after init, and every access below is a bounded copy or an atomic on the mapping.
+    // @unchecked: the mapping is shared with vCPU threads and the guest by nature; its place and size are immutable after init, and
+    // every access below is a bounded copy or an atomic on it.
 
     /// RAM below this address is contiguous from 0; the rest continues at 4 GiB. The hole holds devices and ECAM.
     package static let lowMemoryEnd: UInt64 = 0xB000_0000
@@ -60,11 +61,14 @@ package struct GuestMemoryRegion: Sendable, Equatable {
     package let regions: [GuestMemoryRegion]
     /// All RAM in bytes.
     package let byteCount: UInt64
-    /// The memfd behind the mapping (for vhost-user, saved state).
-    package var descriptor: CInt { backing.rawValue }
+    /// The memfd behind the mapping, for who maps it too (vhost-user); nil where RAM was restored from a file, which is nobody
+    /// else's to write.
+    package var descriptor: CInt? { image.withLock { $0 } == nil ? backing.rawValue : nil }
 
-    private let backing: OwnedDescriptor
-    private let mapping: UnsafeMutableRawPointer
+    let backing: OwnedDescriptor
+    let mapping: UnsafeMutableRawPointer
+    /// The file whose pages were put in the memfd's place, where RAM was restored.
+    let image = Mutex<FileIdentity?>(nil)
 
     /// Maps `byteCount` bytes of fresh zeroed RAM: [0, min(byteCount, lowMemoryEnd)) and the rest from 4 GiB up.
     ///

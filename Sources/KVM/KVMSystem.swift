@@ -16,6 +16,8 @@ package final class KVMSystem: Sendable {
     let descriptor: OwnedDescriptor
     let supportedCPUID: CPUIDTable
     let stateMSRs: [UInt32]
+    /// Bytes that KVM keeps at most for a guest that is a hypervisor itself; 0: it keeps none.
+    let nestedStateByteCount: Int
 
     /// Takes over an open `/dev/kvm`.
     package init(owning descriptor: consuming OwnedDescriptor) throws(AcceleratorError) {
@@ -34,6 +36,7 @@ package final class KVMSystem: Sendable {
         guard ckvm_install_kick_handler() == 0 else { throw kvmError("sigaction for", "the kick signal") }
         supportedCPUID = try CPUIDTable(supportedBy: number)
         stateMSRs = try Self.msrNumbers(number)
+        nestedStateByteCount = Int(min(max(ckvm_check_extension(number, KVM_CAP_NESTED_STATE), 0), 1 << 16))
         self.descriptor = descriptor
     }
 

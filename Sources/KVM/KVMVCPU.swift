@@ -12,6 +12,9 @@ import Synchronization
     package let index: Int
     let descriptor: OwnedDescriptor
     let stateMSRs: [UInt32]
+    let nestedStateByteCount: Int
+    /// What the guest's CPUID instruction answers. For the thread that runs the vCPU.
+    private(set) var cpuid: CPUIDTable
     private let run_: UnsafeMutablePointer<kvm_run>
     private let runByteCount: Int
     private let machine: KVMVirtualMachine
@@ -24,12 +27,14 @@ import Synchronization
 
     init(
         owning descriptor: consuming OwnedDescriptor, index: Int, machine: KVMVirtualMachine, runByteCount: Int, cpuid: CPUIDTable,
-        stateMSRs: [UInt32]
+        stateMSRs: [UInt32], nestedStateByteCount: Int
     ) throws(AcceleratorError) {
         self.index = index
         self.machine = machine
         self.runByteCount = runByteCount
         self.stateMSRs = stateMSRs
+        self.nestedStateByteCount = nestedStateByteCount
+        self.cpuid = cpuid
         let number = descriptor.rawValue
         let mapped = unsafe mmap(nil, runByteCount, PROT_READ | PROT_WRITE, MAP_SHARED, number, 0)
         guard let mapped = unsafe mapped, unsafe mapped != MAP_FAILED else { throw kvmError("mmap kvm_run of", "vcpu \(index)") }
@@ -63,6 +68,15 @@ import Synchronization
         miscEnable.index = 0x1A0
         miscEnable.data = 1
         _ = unsafe ckvm_set_msrs(descriptor.rawValue, &miscEnable, 1)
+    }
+
+    /// Shows the guest another processor. Before the vCPU has run: KVM takes none afterwards.
+    func setCPUID(_ table: CPUIDTable) throws(AcceleratorError) {
+        let entries = table.entries
+        guard unsafe ckvm_set_cpuid(descriptor.rawValue, entries, CInt(entries.count)) == 0 else {
+            throw kvmError("KVM_SET_CPUID2", "vcpu \(index)", reason: "this vCPU ran already, or the host's KVM does not take the table")
+        }
+        cpuid = table
     }
 
     // MARK: Running

@@ -23,7 +23,7 @@ extension KVMVirtualMachine {
     }
 
     package func restoreState(_ state: [UInt8]) throws(AcceleratorError) {
-        var reader = StateReader(section: "virtual machine", bytes: state)
+        var reader = StateReader(section: "interrupt-controllers", bytes: state)
         do {
             let version = try reader.read(UInt32.self)
             guard version == Self.stateVersion else {
@@ -40,10 +40,15 @@ extension KVMVirtualMachine {
             try fill(&pit, from: reader.readBytes(), section: reader.section)
             guard unsafe ckvm_set_pit2(descriptor.rawValue, &pit) == 0 else { throw kvmError("KVM_SET_PIT2", "virtual machine") }
             try setClock(try reader.read(UInt64.self))
+            guard reader.remaining == 0 else {
+                throw DeviceStateError(section: reader.section, reason: "\(reader.remaining) bytes more than its fields")
+            }
         } catch let error as AcceleratorError {
             throw error
+        } catch let error as DeviceStateError {
+            throw AcceleratorError("restore", subject: "section \(error.section)", fault: .caller, reason: error.reason)
         } catch {
-            throw AcceleratorError("restore", subject: "virtual machine", fault: .caller, reason: "\(error)")
+            throw AcceleratorError("restore", subject: "interrupt controllers", fault: .caller, reason: "\(error)")
         }
     }
 

@@ -97,7 +97,8 @@ package final class KVMVirtualMachine: VirtualMachine {
         }
         return try KVMVCPU(
             owning: OwnedDescriptor(owning: number), index: index, machine: self, runByteCount: runByteCount,
-            cpuid: (shownCPUID.withLock { $0 } ?? system.supportedCPUID).adjusted(forVCPU: index, topology: topology), stateMSRs: system.stateMSRs)
+            cpuid: (shownCPUID.withLock { $0 } ?? system.supportedCPUID).adjusted(forVCPU: index, topology: topology), stateMSRs: system.stateMSRs,
+            nestedStateByteCount: system.nestedStateByteCount)
     }
 
     package func setLine(gsi: UInt32, isAsserted: Bool) {

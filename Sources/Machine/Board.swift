@@ -16,12 +16,15 @@ package final class Board: Sendable {
     package let serial: SerialPort
     package let powerManagement: PowerManagement
     let clock: CMOSClock
+    let time: BoardClock
     let keyboard: KeyboardController
     /// The 8237 pair of a PC board.
     private let dma: DMAController?
     private let floppies: BoardFloppies?
     /// What the description names besides disks and networks.
     let extras: BoardExtras
+    private let resetPorts: [ResetPort]
+    private let commandPort: SMICommandPort?
     let ports: PortBus
     let addresses: MemoryBus
     let bus: PCIBus
@@ -57,9 +60,10 @@ package final class Board: Sendable {
         loop: EventLoop
     ) throws {
         self.memory = memory
-        let host = HostClock()
+        let time = BoardClock()
+        self.time = time
         serial = SerialPort(name: "uart@3f8", line: GSILine(machine, gsi: 4), output: output)
-        powerManagement = PowerManagement(clock: host, sci: GSILine(machine, gsi: 9), power: power)
+        powerManagement = PowerManagement(clock: time, sci: GSILine(machine, gsi: 9), power: power)
         let isPC = configuration.type != .direct
         keyboard = KeyboardController(
             power: power, line: GSILine(machine, gsi: 1), auxiliaryLine: GSILine(machine, gsi: 12), hasKeyboardAndMouse: isPC)
@@ -72,8 +76,8 @@ package final class Board: Sendable {
         let chipset = try BoardChipset(configuration.type, machine: machine, bus: bus, power: powerManagement, space: space)
         self.chipset = chipset
         var extras = try BoardExtras(
-            configuration, machine: machine, memory: memory, chipset: chipset, power: powerManagement, clock: host, loop: loop)
-        clock = CMOSClock(clock: host, line: extras.clockLine, timer: try LoopTimer(on: loop))
+            configuration, machine: machine, memory: memory, chipset: chipset, power: powerManagement, clock: time, loop: loop)
+        clock = CMOSClock(clock: time, line: extras.clockLine, timer: try time.makeTimer(on: loop))
         configurationPorts = PCIConfigurationPorts(bus)
 
         var slots = SlotPlan(first: chipset.firstSlot)
@@ -102,7 +106,7 @@ package final class Board: Sendable {
         if configuration.rng { try add(VirtIOEntropy(loop: loop), "virtio-rng") }
         let balloon = configuration.balloon ? VirtIOBalloon(loop: loop) : nil
         if let balloon { try add(balloon, "virtio-balloon") }
-        try extras.attachWatchdog(wiring, clock: host, loop: loop, requests: power, in: &slots)
+        try extras.attachWatchdog(wiring, clock: time, loop: loop, requests: power, in: &slots)
         self.extras = extras
         (diskCounters, self.networks, self.balloon) = (disks.counters, networks, balloon)
         pausable = disks.pausable + functions + extras.pausable
@@ -115,11 +119,14 @@ package final class Board: Sendable {
         }
         portBus.attach(serial, at: 0x3F8, count: 8)
         // 0xCF9 lies within the configuration ports' range and is asked first.
-        portBus.attach(ResetPort(.resetControl, power: power), at: 0xCF9, count: 1)
+        resetPorts = [ResetPort(.resetControl, power: power), ResetPort(.systemControl, power: power)]
+        portBus.attach(resetPorts[0], at: 0xCF9, count: 1)
         portBus.attach(configurationPorts, at: 0xCF8, count: 8)
         chipset.attach(to: &portBus, power: powerManagement)
         portBus.attach(clock, at: 0x70, count: 2)
-        portBus.attach(ResetPort(.systemControl, power: power), at: 0x92, count: 1)
+        portBus.attach(resetPorts[1], at: 0x92, count: 1)
+        commandPort = chipset.makeCommandPort(powerManagement)
+        if let commandPort { portBus.attach(commandPort, at: 0xB2, count: 2) }
         portBus.attach(keyboard, at: 0x60, count: 5)
         floppies?.attach(to: &portBus)
         var logs = try extras.attach(to: &portBus, addresses: addresses, requests: power, loop: loop)
@@ -144,8 +151,10 @@ package final class Board: Sendable {
         }
         ports = portBus
         self.logs = logs
-        var savable: [any SavableDevice & Sendable] = [serial, powerManagement, clock, keyboard]
+        var savable: [any SavableDevice & Sendable] = [time, serial, powerManagement, clock, keyboard]
         savable += chipset.savable + [configurationPorts]
+        for port in resetPorts { savable.append(port) }
+        if let commandPort { savable.append(commandPort) }
         savable += rootPorts.map(\.endpoint)
         if let firmwarePorts { savable.append(firmwarePorts) }
         if let dma { savable.append(dma) }
@@ -175,6 +184,8 @@ package final class Board: Sendable {
         dma?.reset()
         floppies?.controller.reset()
         extras.hpet?.reset()
+        for port in resetPorts { port.reset() }
+        commandPort?.reset()
         configurationPorts.reset()
         bus.reset()
         firmware?.reset()
@@ -192,37 +203,20 @@ package final class Board: Sendable {
     /// Writes what logs of debug ports keep back.
     package func flushLogs() { for log in logs { log.flush() } }
 
-    /// All devices' state, each as a section of name, version and bytes.
-    package func saveState() -> [UInt8] {
-        var writer = StateWriter()
-        writer.write(UInt32(savable.count))
-        for device in savable {
-            var section = StateWriter()
-            device.saveState(into: &section)
-            writer.write(device.stateName)
-            writer.write(type(of: device).stateVersion)
-            writer.write(section.bytes)
-        }
-        return writer.bytes
-    }
-
-    /// Restores what `saveState` wrote into devices made from the same configuration.
-    package func restoreState(_ state: [UInt8]) throws(DeviceStateError) {
-        var reader = StateReader(section: "board", bytes: state)
-        let count = try reader.read(UInt32.self)
-        guard count == UInt32(savable.count) else { throw DeviceStateError(section: "board", reason: "\(count) devices, this machine has \(savable.count)") }
-        for device in savable {
-            let name = try reader.readString(), version = try reader.read(UInt32.self), bytes = try reader.readBytes()
-            guard name == device.stateName else { throw DeviceStateError(section: name, reason: "\(device.stateName) was expected here") }
-            guard version <= type(of: device).stateVersion else {
-                throw DeviceStateError(section: name, reason: "version \(version), \(type(of: device).stateVersion) is the newest known")
-            }
-            var section = StateReader(section: name, bytes: bytes)
-            try device.restoreState(from: &section, version: version)
-        }
+    /// What follows from restored registers: windows of bridges, and a generation that may be another.
+    func followRestoredDevices() {
         chipset.follow()
         for port in rootPorts { port.follow() }
         extras.generation?.renew()
+    }
+
+    /// What the guest was told is done is on the disks when this returns, and nothing of it in this process alone. Queues stand
+    /// still.
+    package func synchroniseImages() throws {
+        for image in images where !image.isReadOnly {
+            try image.close()
+            try image.carryOut(BlockRequest(.flush, offset: 0, byteCount: 0, tag: 0))
+        }
     }
 }
 

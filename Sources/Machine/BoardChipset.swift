@@ -50,10 +50,17 @@ enum BoardChipset: Sendable {
     func attach(to ports: inout PortBus, power: PowerManagement) {
         switch self {
         case .direct: ports.attach(power, at: MemoryMap.pmBase, count: 0x40)
-        case .q35: ports.attach(SMICommandPort(power), at: 0xB2, count: 2)
-        case .pc:
-            ports.attach(SMICommandPort(power, enable: Self.piixEnable, disable: Self.piixDisable), at: 0xB2, count: 2)
-            ports.attach(PIIX4EventBlock(power), at: I440FXBridges.generalPurposeEventPorts, count: 4)
+        case .q35: break
+        case .pc: ports.attach(PIIX4EventBlock(power), at: I440FXBridges.generalPurposeEventPorts, count: 4)
+        }
+    }
+
+    /// Ports 0xB2 and 0xB3; nil where there is no such mode to switch.
+    func makeCommandPort(_ power: PowerManagement) -> SMICommandPort? {
+        switch self {
+        case .direct: nil
+        case .q35: SMICommandPort(power)
+        case .pc: SMICommandPort(power, enable: Self.piixEnable, disable: Self.piixDisable)
         }
     }
 

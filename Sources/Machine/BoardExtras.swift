@@ -18,14 +18,14 @@ struct BoardExtras {
 
     init(
         _ configuration: GuestConfiguration, machine: any VirtualMachine, memory: GuestMemory, chipset: BoardChipset, power: PowerManagement,
-        clock: any MachineClock, loop: EventLoop
+        clock: BoardClock, loop: EventLoop
     ) throws {
         self.configuration = configuration.board
         let clockInput = GSILine(machine, gsi: 8)
         if configuration.board.hpet {
             let shared = SharedInput(clockInput), clockLine = SwitchedLine(shared.makeSource())
             self.clockLine = clockLine
-            hpet = Self.makeHPET(machine, chipset, clock, try LoopTimer(on: loop), clockInput: shared) { isReplacing in
+            hpet = Self.makeHPET(machine, chipset, clock, try clock.makeTimer(on: loop), clockInput: shared) { isReplacing in
                 clockLine.setConnected(!isReplacing)
                 // A host that refuses leaves the guest with ticks of both; there is no one to tell.
                 try? machine.setTimerInterrupt(isConnected: !isReplacing)
@@ -56,11 +56,11 @@ struct BoardExtras {
     }
 
     /// The watchdog's slot comes after all others, so that it moves none of them.
-    mutating func attachWatchdog(_ wiring: SlotWiring, clock: any MachineClock, loop: EventLoop, requests: GuestRequests, in slots: inout SlotPlan) throws {
+    mutating func attachWatchdog(_ wiring: SlotWiring, clock: BoardClock, loop: EventLoop, requests: GuestRequests, in slots: inout SlotPlan) throws {
         guard configuration.watchdog != nil else { return }
         let slot = slots.take()
         let endpoint = try WatchdogTimer.makeEndpoint(name: "i6300esb-pci", line: wiring.chipset.line(device: slot))
-        let timer = WatchdogTimer(clock: clock, timer: try LoopTimer(on: loop), line: WatchdogTimer.line(of: endpoint)) { expiry in
+        let timer = WatchdogTimer(clock: clock, timer: try clock.makeTimer(on: loop), line: WatchdogTimer.line(of: endpoint)) { expiry in
             // There is no system management mode that could take an SMI.
             if expiry == .reset { requests.post(.watchdogExpired) }
         }

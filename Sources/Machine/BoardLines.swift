@@ -1,4 +1,4 @@
-// The board's interrupt lines and clock, on the accelerator's interrupt controllers and the host's clocks.
+// The board's interrupt lines, on the accelerator's interrupt controllers, and guest RAM as the DMA controllers reach it.
 import Chipset
 import GuestMemory
 import HostSystem
@@ -52,11 +52,6 @@ final class SharedInput: Sendable {
         func assert() { input.set(index, true) }
         func deassert() { input.set(index, false) }
     }
-}
-
-final class HostClock: MachineClock {
-    var nanoseconds: UInt64 { SystemClock.monotonicNanoseconds }
-    var wallSeconds: Int64 { SystemClock.wallSeconds }
 }
 
 /// Guest RAM as the DMA controllers reach it.

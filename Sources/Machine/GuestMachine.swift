@@ -23,10 +23,15 @@ package final class GuestMachine: DrivenMachine, Sendable {
     /// Devices that still had requests in flight when the machine was stopped.
     private let busyDevices = Mutex<[String]>([])
     let nmiButton = Mutex(NMIButton())
+    /// CLOCK_MONOTONIC when the last restore was asked for; 0 where there was none.
+    let restoreBegan = Atomic<UInt64>(0)
 
-    /// - Parameter loader: nil boots the configuration's kernel.
+    /// - Parameters:
+    ///   - loader: nil boots the configuration's kernel.
+    ///   - isToBeRestored: RAM stays empty, and no processor knows where to begin: `restore` must follow.
     package init(
-        _ configuration: GuestConfiguration, accelerator machine: any VirtualMachine, output: any SerialOutput, loop: EventLoop, loader: Loader? = nil
+        _ configuration: GuestConfiguration, accelerator machine: any VirtualMachine, output: any SerialOutput, loop: EventLoop,
+        isToBeRestored: Bool = false, loader: Loader? = nil
     ) throws {
         self.configuration = configuration
         self.machine = machine
@@ -43,7 +48,7 @@ package final class GuestMachine: DrivenMachine, Sendable {
         initialProcessorStates = try vcpus.map { try $0.saveState() }
         initialMachineState = try machine.saveState()
         processors = Processors(vcpus, handler: BoardExits(board, requests))
-        try loadProgram()
+        if !isToBeRestored { try loadProgram() }
         try processors.start()
     }
 
@@ -98,7 +103,7 @@ package final class GuestMachine: DrivenMachine, Sendable {
     package func resetStopped() throws {
         board.reset()
         try machine.restoreState(initialMachineState)
-        for (vcpu, state) in zip(processors.vcpus, initialProcessorStates) { try vcpu.restoreState(state) }
+        for (vcpu, state) in zip(processors.vcpus, initialProcessorStates) { try vcpu.restoreState(state, at: .reset) }
         try loadProgram()
     }
 

@@ -48,6 +48,8 @@ package final class Processors: Sendable {
     package var threadNumbers: [CInt] { numbers.withLock { $0 } }
 
     package var firstEntryNanoseconds: UInt64 { firstEntry.load(ordering: .relaxed) }
+    /// The next entry counts as the first. Parked.
+    func forgetFirstEntry() { firstEntry.store(0, ordering: .relaxed) }
     /// Exits that this process handled, all vCPUs.
     package var exits: UInt64 { exitCount.load(ordering: .relaxed) }
 

@@ -58,6 +58,8 @@ package final class StateDriver {
     package private(set) var shutdownReason: String?
     /// The exit status that the guest asked for.
     package private(set) var guestExitStatus: UInt8?
+    /// Why the machine must stand still for now, whoever asks; nil: it may move.
+    package var hold: String?
     package let requests: GuestRequests
     private let machine: any DrivenMachine
     private let policies: MachinePolicies
@@ -86,7 +88,19 @@ package final class StateDriver {
         }
     }
 
+    /// Puts another state in the place of a paused machine's. One that fails half-way does not go on.
+    package func replaceState(_ body: () throws -> Void) throws(RequestRefusal) {
+        serveGuestRequests()
+        guard state == .paused, hold == nil else { throw RequestRefusal(state: state, reason: hold ?? "pause it first") }
+        do { try body() } catch { fail("\(error)") }
+        // What the guest asked for before belongs to the guest that is gone.
+        _ = requests.takeAll()
+    }
+
     private func carryOut(_ request: MachineRequest) throws(RequestRefusal) {
+        if let hold, request != .quit, request != .terminate, request != .pressPowerButton {
+            throw RequestRefusal(state: state, reason: hold)
+        }
         guard let transition = try state.transition(for: request, policies: policies) else { return }
         switch request {
         case .breakdown(let vcpu, let reason): breakdown = vcpu.map { "vcpu \($0): \(reason)" } ?? reason

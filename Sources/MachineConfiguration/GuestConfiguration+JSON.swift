@@ -76,6 +76,7 @@ extension GuestConfiguration {
         configuration.control = try members.objectIfPresent("control", descriptor("listen"))
         configuration.kvm = try members.objectIfPresent("kvm", descriptor("fd"))
         configuration.startPaused = try members.boolIfPresent("startPaused") ?? false
+        configuration.restore = try members.objectIfPresent("restore", descriptor("fd"))
         if let policy = try members.stringIfPresent("onGuestReset", upTo: 64) {
             guard let known = GuestResetPolicy(rawValue: policy) else {
                 throw members.error("onGuestReset", "neither reset nor shutdown")
@@ -205,6 +206,7 @@ extension GuestConfiguration {
         add("board.debugConsole", board.debugConsole)
         add("control.listen", control)
         add("kvm.fd", kvm)
+        add("restore.fd", restore)
         return all
     }
 
@@ -224,6 +226,7 @@ extension GuestConfiguration {
         if let initrd { members["initrd"] = ["fd": .integer(Int64(initrd))] }
         if let control { members["control"] = ["listen": .integer(Int64(control))] }
         if let kvm { members["kvm"] = ["fd": .integer(Int64(kvm))] }
+        if let restore { members["restore"] = ["fd": .integer(Int64(restore))] }
         return .object(members)
     }
 }

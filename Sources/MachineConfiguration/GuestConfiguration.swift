@@ -29,6 +29,9 @@ package struct GuestConfiguration: Sendable, Equatable {
     /// An open /dev/kvm; nil: the monitor opens it before anything else.
     package var kvm: Int?
     package var startPaused: Bool
+    /// A saved state of this very machine to go on from, open for reading, in place of a start by firmware or kernel. RAM is mapped
+    /// from it: the file must stay as it is until the machine has ended.
+    package var restore: Int?
     package var onGuestReset: GuestResetPolicy
     package var onGuestCrash: GuestCrashPolicy
     package var board: BoardConfiguration
@@ -40,7 +43,7 @@ package struct GuestConfiguration: Sendable, Equatable {
         disks: [DiskConfiguration] = [],
         networks: [NetworkConfiguration] = [], rng: Bool = false, balloon: Bool = false,
         console: ConsoleConfiguration = ConsoleConfiguration(), control: Int? = nil, kvm: Int? = nil,
-        startPaused: Bool = false,
+        startPaused: Bool = false, restore: Int? = nil,
         onGuestReset: GuestResetPolicy = .reset, onGuestCrash: GuestCrashPolicy = .preserve, board: BoardConfiguration = BoardConfiguration()
     ) {
         self.name = name
@@ -61,6 +64,7 @@ package struct GuestConfiguration: Sendable, Equatable {
         self.control = control
         self.kvm = kvm
         self.startPaused = startPaused
+        self.restore = restore
         self.onGuestReset = onGuestReset
         self.onGuestCrash = onGuestCrash
         self.board = board

@@ -96,6 +96,14 @@ package struct BootRegisters: Sendable, Equatable {
     }
 }
 
+/// Why a processor's state is put back.
+package enum RestoreOccasion: Sendable {
+    /// What this processor was made with: a register that does not take its first value again does not matter.
+    case reset
+    /// What another processor held: all of it, or a refusal in words.
+    case savedState
+}
+
 /// One virtual processor. All members but `kick` are for the thread that runs it.
 package protocol VirtualCPU: AnyObject, Sendable {
     var index: Int { get }
@@ -113,7 +121,7 @@ package protocol VirtualCPU: AnyObject, Sendable {
     func notePause()
     /// Everything the processor holds, for saved state: opaque, versioned by the accelerator.
     func saveState() throws(AcceleratorError) -> [UInt8]
-    func restoreState(_ state: [UInt8]) throws(AcceleratorError)
+    func restoreState(_ state: [UInt8], at occasion: RestoreOccasion) throws(AcceleratorError)
 }
 
 /// One virtual machine of an accelerator, with in-kernel (or equivalent) PIC, IOAPIC, local APICs and PIT.

@@ -1,4 +1,4 @@
-// The answers to status and console.
+// The answers to status, save and console.
 package import JSON
 
 /// What a machine is doing.
@@ -11,14 +11,20 @@ package struct MachineStatus: Sendable, Equatable {
     package var pid: Int
     /// Since the monitor began.
     package var uptimeNanoseconds: Int
+    /// From the restore that was asked for last (the beginning of the process, where the description asked) to the first entry into
+    /// the guest; nil before that, or where nothing was restored.
+    package var restoreNanoseconds: Int?
 
-    package init(state: RunState, reason: String?, name: String, uuid: String, pid: Int, uptimeNanoseconds: Int) {
+    package init(
+        state: RunState, reason: String?, name: String, uuid: String, pid: Int, uptimeNanoseconds: Int, restoreNanoseconds: Int? = nil
+    ) {
         self.state = state
         self.reason = reason
         self.name = name
         self.uuid = uuid
         self.pid = pid
         self.uptimeNanoseconds = uptimeNanoseconds
+        self.restoreNanoseconds = restoreNanoseconds
     }
 
     package var json: JSONValue {
@@ -27,6 +33,7 @@ package struct MachineStatus: Sendable, Equatable {
             "reason": reason.map(JSONValue.string) ?? .null,
             "name": .string(name), "uuid": .string(uuid), "pid": .integer(Int64(pid)),
             "uptimeNanoseconds": .integer(Int64(uptimeNanoseconds)),
+            "restoreNanoseconds": restoreNanoseconds.map { .integer(Int64($0)) } ?? .null,
         ]
     }
 
@@ -39,7 +46,36 @@ package struct MachineStatus: Sendable, Equatable {
             state: state, reason: try members.stringIfPresent("reason", upTo: 1 << 16),
             name: try members.string("name"),
             uuid: try members.string("uuid"), pid: try members.integer("pid", in: 1...Int.max),
-            uptimeNanoseconds: try members.integer("uptimeNanoseconds", in: 0...Int.max))
+            uptimeNanoseconds: try members.integer("uptimeNanoseconds", in: 0...Int.max),
+            restoreNanoseconds: try members.integerIfPresent("restoreNanoseconds", in: 0...Int.max))
+    }
+}
+
+/// What a save came to.
+package struct SaveReport: Sendable, Equatable {
+    /// The file's length; what it takes on the disk is less where RAM has pages of zeros.
+    package var bytes: Int
+    /// Of RAM, what was not zero and was written.
+    package var ramBytes: Int
+    /// From the command to the end of the last fsync; the guest stood still all the while.
+    package var nanoseconds: Int
+
+    package init(bytes: Int, ramBytes: Int, nanoseconds: Int) {
+        self.bytes = bytes
+        self.ramBytes = ramBytes
+        self.nanoseconds = nanoseconds
+    }
+
+    package var json: JSONValue {
+        ["bytes": .integer(Int64(bytes)), "ramBytes": .integer(Int64(ramBytes)), "nanoseconds": .integer(Int64(nanoseconds))]
+    }
+
+    /// From a reply; members of a newer monitor are left alone.
+    package init(json value: JSONValue) throws(JSONMemberError) {
+        var members = try JSONMembers(value)
+        self.init(
+            bytes: try members.integer("bytes", in: 0...Int.max), ramBytes: try members.integer("ramBytes", in: 0...Int.max),
+            nanoseconds: try members.integer("nanoseconds", in: 0...Int.max))
     }
 }
 

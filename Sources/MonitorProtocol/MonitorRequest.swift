@@ -25,9 +25,11 @@ package enum MonitorCommand: Sendable, Equatable {
     case getfd(name: String)
     /// Closes a descriptor that getfd kept.
     case closefd(name: String)
-    /// Writes the state of a paused machine, all but its RAM, to a descriptor that getfd kept.
+    /// Pauses the machine and writes all of it to a descriptor that getfd kept: an empty regular file, open for reading and writing.
+    /// Answers SaveReport when that is durable; until then the machine cannot be resumed. It stays paused.
     case save(fdname: String)
-    /// Reads it back into a paused machine of the same configuration.
+    /// Puts what `save` wrote in the place of a paused machine of the same description, which stays paused. RAM is mapped from the
+    /// file as the guest touches it: the file must stay as it is until the machine has ended.
     case restore(fdname: String)
 
     /// What `console` gives at most.

@@ -16,6 +16,8 @@ struct Options {
     var kvm = "/dev/kvm"
     var reportsStart = false
     var wantsHelp = false
+    /// A saved state to look at, and nothing else to do.
+    var stateToVerify: CInt?
 
     static let help = """
         apus-vmm: one virtual machine on KVM
@@ -52,11 +54,15 @@ struct Options {
           --console PATH      a socket to type at the serial port
           --control PATH      a socket for commands (MonitorProtocol); the process then stays until `quit`
           --paused            wait for `resume`
+          --restore FILE      go on from a state that `save` wrote, with the options of the machine that was saved
           --name NAME         the machine's name
           --uuid UUID         the machine's UUID
           --no-reboot         end where the guest asks for a reset
           --kvm FILE          the KVM device (default: /dev/kvm)
           --report-start      print the nanoseconds from exec to the first entry into the guest, at the end, on stderr
+
+        Alone:
+          --verify-state FILE compares every checksum of a saved state, RAM's too
 
         FILE may be fd:N, a descriptor this process inherited. SIGTERM pulls the plug.
         Exit status: 0 the guest shut down, 1 the host or the description is at fault, 2 wrong usage, 3 the guest broke down.
@@ -97,6 +103,7 @@ struct Options {
             machine = try Self.readMachine(wholeMachine)
             return
         }
+        if stateToVerify != nil { return }
         if machine.type == .direct, machine.kernel == nil { throw Self.fail("--kernel is missing") }
         if machine.type != .direct, machine.firmware == nil {
             machine.firmware = FirmwareConfiguration(code: Int(try Self.open(Self.bios, O_RDONLY, for: "--firmware")))
@@ -187,6 +194,8 @@ struct Options {
         case "--console": machine.console.listen = Int(try listenOnUnixSocket(at: try value()).release())
         case "--control": machine.control = Int(try listenOnUnixSocket(at: try value()).release())
         case "--paused": machine.startPaused = true
+        case "--restore": machine.restore = Int(try Self.open(try value(), O_RDONLY, for: option))
+        case "--verify-state": stateToVerify = try Self.open(try value(), O_RDONLY, for: option)
         case "--name": machine.name = try value()
         case "--uuid": machine.uuid = try uuid(option, try value())
         case "--no-reboot": machine.onGuestReset = .shutdown

@@ -23,6 +23,7 @@ func run() -> CInt {
             print(Options.help)
             return 0
         }
+        if let state = options.stateToVerify { return try verify(state) }
         return try serve(options)
     } catch let error as UsageError {
         complain("\(error)")
@@ -31,6 +32,14 @@ func run() -> CInt {
         complain("\(error)")
         return 1
     }
+}
+
+/// Says what a saved state is of, and whether every byte of it is as it was written.
+func verify(_ descriptor: CInt) throws -> CInt {
+    let state = try StateFile(reading: descriptor)
+    try state.verify()
+    print("\(state.summary): whole")
+    return 0
 }
 
 /// The console as the options want it: a log, a socket, both or neither.
@@ -80,7 +89,8 @@ func serve(_ options: Options) throws -> CInt {
     let accelerator = try system.makeVirtualMachine()
     steps.note("kvm")
     let output: any SerialOutput = if let listener { listener } else if let log { log } else { NoConsole() }
-    let machine = try GuestMachine(options.machine, accelerator: accelerator, output: output, loop: devices)
+    let machine = try GuestMachine(
+        options.machine, accelerator: accelerator, output: output, loop: devices, isToBeRestored: options.machine.restore != nil)
     steps.note("machine")
     listener?.connect(to: machine.board.serial)
     let worker = try Thread(named: "io-0") {
@@ -89,6 +99,12 @@ func serve(_ options: Options) throws -> CInt {
     let monitor = try MachineMonitor(
         machine, log: log, signals: signals, begin: begin, staysWhenOff: options.machine.control != nil,
         complain: complain)
+    if let state = options.machine.restore.map({ CInt($0) }) {
+        try monitor.restore(from: state, began: begin)
+        // The mapping keeps the file.
+        _ = close(state)
+        steps.note("restore")
+    }
     monitor.perform(options.machine.startPaused ? .pause : .resume)
     if let control = options.machine.control { try monitor.serve(listening: OwnedDescriptor(owning: CInt(control))) }
     let last = try monitor.run()

@@ -19,13 +19,14 @@ struct GuestMemoryTests {
         .max - 8, .max - 7, .max,
     ]
 
-    @Test func regionsSurroundTheHoleAndShareOneFile() {
+    @Test func regionsSurroundTheHoleAndShareOneFile() throws {
         #expect(
             memory.regions == [
                 GuestMemoryRegion(base: GuestAddress(0), byteCount: Self.low, fileOffset: 0),
                 GuestMemoryRegion(base: GuestAddress(Self.fourGiB), byteCount: Self.high, fileOffset: Self.low),
             ])
-        #expect(lseek(memory.descriptor, 0, SEEK_END) == off_t(Self.low + Self.high))
+        let descriptor = try #require(memory.descriptor)
+        #expect(lseek(descriptor, 0, SEEK_END) == off_t(Self.low + Self.high))
     }
 
     @Test func memoryThatEndsBelowTheHoleHasOneRegion() throws {
@@ -102,7 +103,8 @@ struct GuestMemoryTests {
 
     @Test func whatTheKernelWritesThroughTheFileIsSeen() throws {
         let bytes: [UInt8] = [9, 8, 7, 6]
-        #expect(pwrite(memory.descriptor, bytes, 4, off_t(Self.low)) == 4)
+        let descriptor = try #require(memory.descriptor)
+        #expect(pwrite(descriptor, bytes, 4, off_t(Self.low)) == 4)
         #expect(try memory.bytes(at: GuestAddress(Self.fourGiB), count: 4) == bytes)
     }
 

@@ -105,3 +105,16 @@ final class BoardFixture {
         return entries
     }
 }
+
+extension GuestMachine {
+    /// The whole machine in a file.
+    func saveState() throws -> OwnedDescriptor {
+        let file = try makeMemoryFile(named: "state", byteCount: 0)
+        _ = try collectState().write(to: file.rawValue)
+        return file
+    }
+
+    func restoreState(_ file: borrowing OwnedDescriptor) throws {
+        try restore(try openState(file.rawValue), isFresh: true, began: SystemClock.monotonicNanoseconds)
+    }
+}

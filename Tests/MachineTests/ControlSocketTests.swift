@@ -1,5 +1,6 @@
 import Chipset
 import Glibc
+import GuestMemory
 import HostSystem
 import JSON
 import MachineConfiguration
@@ -19,12 +20,12 @@ private final class Monitored {
     private let devices: EventLoop
     private var deviceThread: HostSystem.Thread?, monitorThread: HostSystem.Thread?
 
-    init(balloon: Bool = true, logLimit: Int = 1 << 20) throws {
+    init(balloon: Bool = true, logLimit: Int = 1 << 20, memoryMiB: Int = 16) throws {
         devices = try EventLoop()
         let log = try ConsoleOutput(
             owning: try makeMemoryFile(named: "console", byteCount: 0), limit: logLimit, on: devices)
         let configuration = GuestConfiguration(
-            name: "instance-00000001", uuid: .zero, memoryMiB: 16, cpu: CPUConfiguration(count: 2), kernel: -1,
+            name: "instance-00000001", uuid: .zero, memoryMiB: memoryMiB, cpu: CPUConfiguration(count: 2), kernel: -1,
             rng: true, balloon: balloon)
         machine = try GuestMachine(configuration, accelerator: accelerator, output: log, loop: devices) { _ in
             BootRegisters(mode: .real, rip: 0)
@@ -172,28 +173,121 @@ struct ControlSocketTests {
 
     // MARK: Descriptors
 
-    @Test func savedStateGoesToAHandedDescriptorAndBack() throws {
+    @Test func runningMachineIsPausedAndSavedToAHandedDescriptorAndBack() throws {
+        let monitored = try Monitored()
+        let client = try Connection(path: monitored.path), watching = try Connection(path: monitored.path)
+        _ = try watching.status()
+        let file = try makeMemoryFile(named: "state", byteCount: 0)
+        #expect(try client.ask(.getfd(name: "state"), with: file.rawValue) == .success([:]))
+        monitored.machine.board.serial.write(offset: 1, width: .byte, value: 0x0D)
+        try monitored.machine.board.memory.store(UInt64(0x1122_3344), at: GuestAddress(0x5000))
+        let report = try SaveReport(json: try client.ask(.save(fdname: "state")).get())
+        _ = try watching.waitFor { $0 == .stop }
+        #expect(report.bytes == Int(lseek(file.rawValue, 0, SEEK_END)) && report.ramBytes == 4096 && report.nanoseconds > 0)
+        #expect(try client.status().state == .paused)
+        // In the same process, and over a machine that ran on.
+        #expect(try client.ask(.resume) == .success([:]))
+        guard case .failure(let early) = try client.ask(.restore(fdname: "state")) else {
+            return #expect(Bool(false), "restored into a running machine")
+        }
+        #expect(early.errorClass == .stateNotAllowed)
+        monitored.machine.board.serial.write(offset: 1, width: .byte, value: 0)
+        try monitored.machine.board.memory.store(UInt64(0), at: GuestAddress(0x5000))
+        #expect(try client.ask(.pause) == .success([:]))
+        #expect(try client.ask(.restore(fdname: "state")) == .success([:]))
+        #expect(monitored.machine.board.serial.read(offset: 1, width: .byte) == 0x0D)
+        #expect(try monitored.machine.board.memory.load(UInt64.self, at: GuestAddress(0x5000)) == 0x1122_3344)
+        #expect(try client.status().restoreNanoseconds == nil)
+        // The file that RAM is mapped from is not written to.
+        guard case .failure(let own) = try client.ask(.save(fdname: "state")) else {
+            return #expect(Bool(false), "wrote over its own RAM")
+        }
+        #expect(own.reason.contains("mapped from that file"), "\(own)")
+        #expect(try client.ask(.resume) == .success([:]))
+        #expect(eventually { (try? client.status().restoreNanoseconds) != nil })
+        _ = try monitored.finish()
+    }
+
+    @Test func damagedStateChangesNothingAndTheMachineGoesOn() throws {
         let monitored = try Monitored()
         let client = try Connection(path: monitored.path)
         let file = try makeMemoryFile(named: "state", byteCount: 0)
         #expect(try client.ask(.getfd(name: "state"), with: file.rawValue) == .success([:]))
-        guard case .failure(let early) = try client.ask(.save(fdname: "state")) else {
-            return #expect(Bool(false), "saved a running machine")
+        _ = try client.ask(.save(fdname: "state")).get()
+        var byte: UInt8 = 0xFF
+        #expect(pwrite(file.rawValue, &byte, 1, 40) == 1)
+        guard case .failure(let refusal) = try client.ask(.restore(fdname: "state")) else {
+            return #expect(Bool(false), "restored a damaged state")
         }
-        #expect(early.errorClass == .stateNotAllowed)
-        #expect(try client.ask(.pause) == .success([:]))
-        monitored.machine.board.serial.write(offset: 1, width: .byte, value: 0x0D)
-        guard case .success(let saved) = try client.ask(.save(fdname: "state")) else { return #expect(Bool(false)) }
-        #expect(Int64(saved["bytes"]?.intValue ?? 0) == Int64(lseek(file.rawValue, 0, SEEK_END)))
-        monitored.machine.board.serial.write(offset: 1, width: .byte, value: 0)
-        #expect(try client.ask(.restore(fdname: "state")) == .success([:]))
-        #expect(monitored.machine.board.serial.read(offset: 1, width: .byte) == 0x0D)
-        ftruncate(file.rawValue, 100)
-        guard case .failure = try client.ask(.restore(fdname: "state")) else {
-            return #expect(Bool(false), "restored half a state")
-        }
+        #expect(refusal.reason.contains("section header") && refusal.reason.contains("checksum"), "\(refusal)")
         #expect(try client.ask(.resume) == .success([:]))
+        #expect(try client.status().state == .running)
         _ = try monitored.finish()
+    }
+
+    @Test(arguments: ["pipe", "read only", "appending"])
+    func descriptorThatNoStateFitsIntoIsRefusedAndTheGuestRunsOn(kind: String) throws {
+        let monitored = try Monitored()
+        let client = try Connection(path: monitored.path)
+        let path = "/tmp/apus-save-\(getpid())-\(kind.count)"
+        var ends: [CInt] = [0, 0]
+        try #require(pipe(&ends) == 0)
+        close(open(path, O_CREAT | O_RDWR, 0o600))
+        let handed = kind == "pipe" ? ends[1] : open(path, kind == "read only" ? O_RDONLY : O_RDWR | O_APPEND)
+        defer {
+            for number in Set(ends + [handed]) { close(number) }
+            unlink(path)
+        }
+        #expect(try client.ask(.getfd(name: "a"), with: handed) == .success([:]))
+        guard case .failure(let refusal) = try client.ask(.save(fdname: "a")) else { return #expect(Bool(false), "saved") }
+        #expect(refusal.reason.contains(kind == "pipe" ? "no regular file" : "open for"), "\(refusal)")
+        #expect(try client.status().state == .running)
+        _ = try monitored.finish()
+    }
+
+    @Test func whileAMachineIsSavedOthersAreServedAndItStandsStill() throws {
+        // RAM that takes a while to look through and write.
+        let monitored = try Monitored(memoryMiB: 512)
+        try monitored.machine.board.memory.fill(0x5A, at: GuestAddress(0), count: 512 << 20)
+        let client = try Connection(path: monitored.path), other = try Connection(path: monitored.path)
+        let path = "/tmp/apus-save-busy-\(getpid())"
+        let file = open(path, O_CREAT | O_RDWR, 0o600)
+        defer {
+            close(file)
+            unlink(path)
+        }
+        #expect(try client.ask(.getfd(name: "state"), with: file) == .success([:]))
+        try client.send(MonitorRequest(.save(fdname: "state"), id: "save").line + MonitorRequest(.status, id: "after").line)
+        _ = try other.waitFor { $0 == .stop }
+        var refused = 0
+        if case .failure(let refusal) = try other.ask(.resume), refusal.errorClass == .stateNotAllowed { refused += 1 }
+        if case .failure(let refusal) = try other.ask(.reset), refusal.errorClass == .stateNotAllowed { refused += 1 }
+        #expect(try other.status().state == .paused)
+        // Replies come in the order of requests.
+        #expect(try client.reply().id == "save")
+        #expect(try client.reply().id == "after")
+        #expect(refused == 2, "the save was over before it was asked to stand still")
+        #expect(try other.ask(.resume) == .success([:]))
+        _ = try monitored.finish()
+    }
+
+    @Test func quitDuringASaveEndsAtOnceAndLeavesNoState() throws {
+        let monitored = try Monitored(memoryMiB: 512)
+        try monitored.machine.board.memory.fill(0x5A, at: GuestAddress(0), count: 512 << 20)
+        let client = try Connection(path: monitored.path), other = try Connection(path: monitored.path)
+        let path = "/tmp/apus-save-quit-\(getpid())"
+        let file = open(path, O_CREAT | O_RDWR, 0o600)
+        defer {
+            close(file)
+            unlink(path)
+        }
+        #expect(try client.ask(.getfd(name: "state"), with: file) == .success([:]))
+        try client.send(MonitorRequest(.save(fdname: "state"), id: "save").line)
+        _ = try other.waitFor { $0 == .stop }
+        #expect(try other.ask(.quit) == .success([:]))
+        #expect(try monitored.finish() == .paused)
+        let error = #expect(throws: MachineStateError.self) { _ = try StateFile(reading: file) }
+        #expect(error?.reason.contains("not finished") == true, "\(String(describing: error))")
     }
 
     /// A pipe whose write end is handed over: its read end tells when nobody holds the other any more.

@@ -47,7 +47,7 @@ final class FakeVCPU: VirtualCPU {
     func notePause() {}
     func setBootRegisters(_ registers: BootRegisters) throws(AcceleratorError) { state.update { $0.boots += 1 } }
     func saveState() throws(AcceleratorError) -> [UInt8] { [UInt8(index), 7] }
-    func restoreState(_ state: [UInt8]) throws(AcceleratorError) {
+    func restoreState(_ state: [UInt8], at occasion: RestoreOccasion) throws(AcceleratorError) {
         guard state == [UInt8(index), 7] else { throw AcceleratorError("restore", subject: "vcpu", fault: .caller, reason: "\(state)") }
         self.state.update { $0.restores += 1 }
     }

@@ -128,34 +128,6 @@ struct GuestMachineTests {
         #expect(accelerator.lines.withLock { $0[9] } == true)
         try finish()
     }
-
-    @Test func savedMachineComesBackTheSame() throws {
-        _ = guestDoes([.portWrite(port: 0x3F9, width: .byte, count: 1)], values: [0x0D]) { machine.board.serial.read(offset: 1, width: .byte) == 0x0D }
-        _ = guestDoes([.portWrite(port: 0xCF8, width: .doubleWord, count: 1)], values: [0x8000_0800]) { machine.board.ports.read(0xCF8, width: .doubleWord) == 0x8000_0800 }
-        try driver.perform(.pause)
-        let saved = try machine.saveState()
-        let other = try Self.make(FakeAccelerator(), output, loop)
-        let otherDriver = StateDriver(other, requests: other.requests, policies: MachinePolicies()) { _ in }
-        try otherDriver.perform(.pause)
-        try other.restoreState(saved)
-        #expect(try other.saveState() == saved)
-        #expect(other.board.serial.read(offset: 1, width: .byte) == 0x0D)
-        try otherDriver.perform(.quit)
-        try finish()
-    }
-
-    @Test func damagedOrForeignStateIsRefusedInWords() throws {
-        try driver.perform(.pause)
-        let saved = try machine.saveState()
-        for length in stride(from: 0, to: saved.count, by: max(saved.count / 97, 1)) {
-            #expect(throws: (any Error).self) { try machine.restoreState(Array(saved.prefix(length))) }
-        }
-        let larger = try Self.make(FakeAccelerator(), output, loop, memoryMiB: 32)
-        let error = #expect(throws: MachineStateError.self) { try larger.restoreState(saved) }
-        #expect(error?.description.contains("16 MiB") == true)
-        larger.end()
-        try finish()
-    }
 }
 
 /// Polls until `condition` holds, at most ten seconds.

@@ -191,17 +191,16 @@ extension GuestTests {
             let guest = try CodeGuest(code)
             #expect(try guest.run { guest.output.text == "S" && guest.byte(at: 0x1302) == 7 })
             try guest.driver.perform(.pause)
-            let state = try guest.machine.saveState()
-            let memory = try guest.machine.board.memory.bytes(at: GuestAddress(0), count: 2 << 20)
+            let file = try makeMemoryFile(named: "state", byteCount: 0)
+            _ = try guest.machine.collectState().write(to: file.rawValue)
             let other = try CodeGuest(rest)
             try other.driver.perform(.pause)
-            try other.machine.board.memory.write(memory, at: GuestAddress(0))
+            try other.machine.restore(try other.machine.openState(file.rawValue), isFresh: true, began: SystemClock.monotonicNanoseconds)
             try other.machine.board.memory.store(UInt8(0), at: GuestAddress(0x1302))
-            try other.machine.restoreState(state)
             let stoodAt = other.byte(at: 0x1300)
             // It goes on in the loop, with its registers, and does not begin again.
             #expect(try other.run { other.byte(at: 0x1300) != stoodAt && other.byte(at: 0x1302) == 7 })
-            #expect(other.output.text == "")
+            #expect(other.output.text == "" && other.machine.restoreNanoseconds != nil)
             try other.end()
             try guest.end()
         }
@@ -212,10 +211,10 @@ extension GuestTests {
             try guest.driver.perform(.pause)
             let vcpu = try #require(guest.machine.processors.vcpus.first)
             let state = try vcpu.saveState()
-            try vcpu.restoreState(state)
+            try vcpu.restoreState(state, at: .savedState)
             #expect(try vcpu.saveState().count == state.count)
-            #expect(throws: AcceleratorError.self) { try vcpu.restoreState(Array(state.dropLast(20))) }
-            #expect(throws: AcceleratorError.self) { try vcpu.restoreState([9, 9, 9, 9] + state.dropFirst(4)) }
+            #expect(throws: AcceleratorError.self) { try vcpu.restoreState(Array(state.dropLast(20)), at: .savedState) }
+            #expect(throws: AcceleratorError.self) { try vcpu.restoreState([9, 9, 9, 9] + state.dropFirst(4), at: .savedState) }
             try guest.end()
         }
     }

@@ -28,17 +28,26 @@ final class MonitorProcess {
         return Int(number)
     }
 
-    /// - Parameter change: what is different from one vCPU, 256 MiB, Debian's kernel and the test's RAM disk.
-    init(commandLine: String = "", _ change: (inout GuestConfiguration) throws -> Void = { _ in }) throws {
+    /// - Parameters:
+    ///   - console: a file that goes on from a process before this one.
+    ///   - change: what is different from one vCPU, 256 MiB, Debian's kernel and the test's RAM disk.
+    convenience init(commandLine: String = "", console: CInt? = nil, _ change: (inout GuestConfiguration) throws -> Void = { _ in }) throws {
+        try self.init(memoryMiB: 256, console: console) { machine in
+            machine.kernel = try Self.open(try #require(Self.setting("APUS_TEST_KERNEL")))
+            machine.initrd = try Self.open(try #require(Self.setting("APUS_TEST_INITRD")))
+            machine.commandLine = "console=ttyS0 panic=-1 quiet \(commandLine)"
+            try change(&machine)
+        }
+    }
+
+    /// A machine with one vCPU and nothing to start from but what `change` gives it.
+    init(memoryMiB: Int, console: CInt? = nil, _ change: (inout GuestConfiguration) throws -> Void) throws {
         let name = "/tmp/apus-\(getpid())-\(UInt64.random(in: 0 ... .max))"
         (controlPath, consolePath) = (name + ".control", name + ".console")
         var machine = GuestConfiguration(
-            name: "instance-00000001", uuid: try #require(MachineUUID("3f0a2b1c-0001-4c4b-9f5e-0123456789ab")),
-            memoryMiB: 256,
-            cpu: CPUConfiguration(count: 1), kernel: try Self.open(try #require(Self.setting("APUS_TEST_KERNEL"))))
-        machine.initrd = try Self.open(try #require(Self.setting("APUS_TEST_INITRD")))
-        machine.commandLine = "console=ttyS0 panic=-1 quiet \(commandLine)"
-        log = try makeMemoryFile(named: "console", byteCount: 0).release()
+            name: "instance-00000001", uuid: try #require(MachineUUID("3f0a2b1c-0001-4c4b-9f5e-0123456789ab")), memoryMiB: memoryMiB,
+            cpu: CPUConfiguration(count: 1))
+        log = if let console { dup(console) } else { try makeMemoryFile(named: "console", byteCount: 0).release() }
         machine.console.log = Int(dup(log))
         machine.console.listen = Int(try listenOnUnixSocket(at: consolePath).release())
         machine.control = Int(try listenOnUnixSocket(at: controlPath).release())

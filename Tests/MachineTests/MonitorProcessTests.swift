@@ -102,7 +102,7 @@ extension GuestTests {
                 until: "rtc is 2")
             try type("grep -c rtc /proc/interrupts | sed 's/^/lines of rtc: /'", until: "lines of rtc: 1")
 
-            // Everything but RAM goes out and comes back; the shell goes on where it was.
+            // All of it goes out and comes back in the same process; the shell goes on where it was.
             #expect(try client.ask(.balloon(targetMiB: 200)) == .success([:]))
             #expect(
                 MonitorProcess.within(seconds: 60) {

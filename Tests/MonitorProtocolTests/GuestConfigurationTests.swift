@@ -65,8 +65,16 @@ struct GuestConfigurationTests {
         #expect(try GuestConfiguration(parsing: machine.json.serializedBytes()) == machine)
     }
 
+    @Test func stateToGoOnFromIsADescriptorLikeTheOthers() throws {
+        let machine = try GuestConfiguration(parsing: try changed(["restore"], ["fd": 12]))
+        #expect(machine.restore == 12 && machine.namedDescriptors.contains { $0.path == "restore.fd" && $0.number == 12 })
+        #expect(try GuestConfiguration(parsing: machine.json.serializedBytes()) == machine)
+        #expect(try read(Self.full).restore == nil)
+    }
+
     @Test(
         arguments: [
+            (["restore"], ["fd": 11], "restore.fd"), (["restore"], ["path": "/tmp/state"], "restore.fd"),
             (["version"], JSONValue.integer(2), "version"), (["version"], nil, "version"), (["name"], "", "name"),
             (["name"], 5, "name"),
             (["uuid"], "3f0a2b1c", "uuid"), (["uuid"], "3f0a2b1c-0001-4c4b-9f5e-0123456789zz", "uuid"),

@@ -74,6 +74,16 @@ struct MessageTests {
         }
     }
 
+    @Test func saveAndRestoreAreReportedInNumbers() throws {
+        let report = SaveReport(bytes: 270_000_000, ramBytes: 90_000_000, nanoseconds: 1_500_000_000)
+        #expect(try SaveReport(json: report.json) == report)
+        #expect(throws: JSONMemberError.self) { try SaveReport(json: ["bytes": -1, "ramBytes": 0, "nanoseconds": 0]) }
+        #expect(throws: JSONMemberError.self) { try SaveReport(json: [:]) }
+        let status = MachineStatus(state: .running, reason: nil, name: "n", uuid: "u", pid: 42, uptimeNanoseconds: 5, restoreNanoseconds: 4)
+        #expect(try MachineStatus(json: status.json) == status)
+        #expect(status.json["restoreNanoseconds"] == 4)
+    }
+
     @Test func statisticsReadBackEqual() throws {
         var disk = DiskStatistics(id: "virtio-disk0")
         disk.writeBytes = 4096

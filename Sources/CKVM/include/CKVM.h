@@ -48,6 +48,12 @@ size_t ckvm_state_size(int what);
 /* Reads or writes MSRs one list at a time; returns how many worked. */
 int ckvm_get_msrs(int vcpu, struct kvm_msr_entry *entries, int count);
 int ckvm_set_msrs(int vcpu, const struct kvm_msr_entry *entries, int count);
+/* Thousands of cycles a second of this processor's time stamp counter; setting one that the host cannot do fails. */
+int ckvm_get_tsc_khz(int vcpu);
+int ckvm_set_tsc_khz(int vcpu, uint32_t khz);
+/* What a guest that is a hypervisor itself has KVM keep: up to `count` bytes; returns how many, 0 where KVM keeps none. */
+int ckvm_get_nested(int vcpu, void *state, uint32_t count);
+int ckvm_set_nested(int vcpu, const void *state, uint32_t count);
 /* Where an MMIO read's answer goes in kvm_run: inside an anonymous union, whose offsets Swift's key paths do not know. */
 static inline size_t ckvm_mmio_data_offset(void) { return offsetof(struct kvm_run, mmio.data); }
 

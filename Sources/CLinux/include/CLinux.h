@@ -11,6 +11,7 @@
 #include <pthread.h>
 #include <signal.h>
 #include "blockthread.h"
+#include "checksum.h"
 #include "rights.h"
 #include "signals.h"
 #include "tun.h"

@@ -4,7 +4,7 @@ package import MachineCore
 import Synchronization
 
 /// A port whose writes can reset the machine.
-package final class ResetPort: BusDevice {
+package final class ResetPort: BusDevice, SavableDevice {
     /// `keyboardController` is port 0x64's reset alone, for a board without a `KeyboardController`.
     package enum Kind: String, Sendable { case keyboardController = "i8042", systemControl = "port 0x92", resetControl = "0xCF9" }
     private let kind: Kind
@@ -31,5 +31,25 @@ package final class ResetPort: BusDevice {
         // SYS_RST, FULL_RST and the unused bits read back; the bit that resets does not.
         if kind == .resetControl { self.value.withLock { $0 = byte & 0x0A } }
         if resets { power.guestRequestsReset(by: kind.rawValue) }
+    }
+
+    package func reset() { value.withLock { $0 = kind == .systemControl ? 2 : 0 } }
+
+    // MARK: Saved state
+
+    package static let stateVersion: UInt32 = 1
+    package var stateName: String {
+        switch kind {
+        case .keyboardController: "reset@64"
+        case .systemControl: "reset@92"
+        case .resetControl: "reset@cf9"
+        }
+    }
+
+    package func saveState(into writer: inout StateWriter) { writer.write(value.withLock { $0 }) }
+
+    package func restoreState(from reader: inout StateReader, version: UInt32) throws(DeviceStateError) {
+        let byte = try reader.read(UInt8.self)
+        value.withLock { $0 = byte & (kind == .resetControl ? 0x0A : 2) }
     }
 }

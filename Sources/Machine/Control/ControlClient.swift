@@ -17,6 +17,8 @@ package final class ControlClient {
     /// Nothing more is read; what is left to say is said.
     var isEnding = false
     private(set) var isClosed = false
+    /// A reply comes later; what the client sent meanwhile waits, so that replies keep the order of requests.
+    var isWaiting = false
     private var framer = LineFramer(limit: LineFramer.requestLimit)
     private var outgoing: [UInt8] = []
     private var sentByteCount = 0
@@ -39,7 +41,7 @@ package final class ControlClient {
 
     // MARK: What it sent
 
-    var mayBeRead: Bool { !isEnding && outgoingByteCount <= Self.readingLimit }
+    var mayBeRead: Bool { !isEnding && !isWaiting && outgoingByteCount <= Self.readingLimit }
 
     /// False where there are more descriptors than a client may keep.
     func arrive(_ bytes: [UInt8], _ descriptors: [CInt]) -> Bool {

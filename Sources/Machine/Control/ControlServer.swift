@@ -12,8 +12,9 @@ package import MonitorProtocol
 
 /// @unchecked: after init everything is touched on the loop's thread only.
 package final class ControlServer: @unchecked Sendable {
-    /// Does a command and gives its reply. On the loop's thread.
-    package typealias Answer = (MonitorCommand, ControlClient) -> Result<JSONValue, MonitorRefusal>
+    package typealias Outcome = Result<JSONValue, MonitorRefusal>
+    /// Does a command and gives its reply; nil: the reply comes later, by a call of the closure, once. On the loop's thread, both.
+    package typealias Answer = (MonitorCommand, ControlClient, @escaping (Outcome) -> Void) -> Outcome?
 
     static let version = "1.0"
     private static let clientLimit = 16
@@ -146,14 +147,22 @@ package final class ControlServer: @unchecked Sendable {
     }
 
     private func reply(to line: [UInt8], from client: ControlClient) {
-        let reply: MonitorReply
         do throws(RequestError) {
             let request = try MonitorRequest(parsing: line)
-            reply = MonitorReply(id: request.id, outcome: answer(request.command, client))
+            client.isWaiting = true
+            let outcome = answer(request.command, client) { [weak self] outcome in
+                guard let self, !client.isClosed else { return }
+                client.isWaiting = false
+                send(MonitorMessage.reply(MonitorReply(id: request.id, outcome: outcome)).line, to: client)
+                // Lines that waited.
+                take(client)
+            }
+            guard let outcome else { return }
+            client.isWaiting = false
+            send(MonitorMessage.reply(MonitorReply(id: request.id, outcome: outcome)).line, to: client)
         } catch {
-            reply = error.reply
+            send(MonitorMessage.reply(error.reply).line, to: client)
         }
-        send(MonitorMessage.reply(reply).line, to: client)
     }
 
     private func send(_ line: [UInt8], to client: ControlClient) {
@@ -170,7 +179,7 @@ package final class ControlServer: @unchecked Sendable {
     /// Closes a client that is done with, and waits for what the others need.
     private func settle(_ client: ControlClient) {
         guard !client.isClosed else { return }
-        if client.isEnding, client.outgoingByteCount == 0 { return drop(client) }
+        if client.isEnding, !client.isWaiting, client.outgoingByteCount == 0 { return drop(client) }
         var wanted: Readiness = []
         if client.mayBeRead { wanted.insert(.readable) }
         if client.outgoingByteCount > 0 { wanted.insert(.writable) }

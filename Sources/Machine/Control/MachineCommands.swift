@@ -1,6 +1,6 @@
 // What each command of the control socket does to the machine. On the driver's thread.
 import Glibc
-import HostSystem
+package import HostSystem
 package import JSON
 import MachineConfiguration
 package import MonitorProtocol
@@ -11,20 +11,32 @@ package final class MachineCommands {
     private let driver: StateDriver
     private let log: ConsoleOutput?
     private let begin: UInt64
+    private let loop: EventLoop
     private let memory = ResidentMemory()
+    /// The save that is being written.
+    private var saving: SaveTask?
 
     /// - Parameters:
     ///   - log: where the console goes; nil: nowhere that could be read.
     ///   - begin: CLOCK_MONOTONIC when the monitor began.
-    package init(_ machine: GuestMachine, driver: StateDriver, log: ConsoleOutput?, begin: UInt64) {
+    ///   - loop: the driver's.
+    package init(_ machine: GuestMachine, driver: StateDriver, log: ConsoleOutput?, begin: UInt64, loop: EventLoop) {
         self.machine = machine
         self.driver = driver
         self.log = log
         self.begin = begin
+        self.loop = loop
     }
 
-    package func perform(_ command: MonitorCommand, for client: ControlClient) -> Result<JSONValue, MonitorRefusal> {
+    /// Nil: the answer comes later, by `answer`.
+    package func perform(
+        _ command: MonitorCommand, for client: ControlClient, later answer: @escaping (Result<JSONValue, MonitorRefusal>) -> Void
+    ) -> Result<JSONValue, MonitorRefusal>? {
         do throws(MonitorRefusal) {
+            if case .save(let name) = command {
+                try save(to: try file(name, client), later: answer)
+                return nil
+            }
             return .success(try result(of: command, for: client))
         } catch {
             return .failure(error)
@@ -56,8 +68,9 @@ package final class MachineCommands {
                 throw MonitorRefusal(.genericError, "no descriptor has this name")
             }
             return [:]
-        case .save(let name): return try save(to: try file(name, client))
         case .restore(let name): return try restore(from: try file(name, client))
+        // `perform` has it: its answer comes later.
+        case .save: return [:]
         }
     }
 
@@ -65,7 +78,8 @@ package final class MachineCommands {
         MachineStatus(
             state: driver.state, reason: driver.state == .internalError ? driver.breakdown : driver.shutdownReason,
             name: machine.configuration.name, uuid: machine.configuration.uuid.description, pid: Int(getpid()),
-            uptimeNanoseconds: Int(clamping: SystemClock.monotonicNanoseconds &- begin))
+            uptimeNanoseconds: Int(clamping: SystemClock.monotonicNanoseconds &- begin),
+            restoreNanoseconds: machine.restoreNanoseconds.map { Int(clamping: $0) })
     }
 
     private func drive(_ request: MachineRequest) throws(MonitorRefusal) -> JSONValue {
@@ -102,50 +116,65 @@ package final class MachineCommands {
     // MARK: Saved state
 
     private func file(_ name: String, _ client: ControlClient) throws(MonitorRefusal) -> CInt {
-        guard driver.state == .paused else {
-            throw MonitorRefusal(.stateNotAllowed, "the machine is in state \(driver.state.rawValue): pause it first")
-        }
         guard let number = client.descriptor(named: name) else {
             throw MonitorRefusal(.genericError, "no descriptor has this name")
-        }
-        var status = stat()
-        // SAFETY: fills a local. Anything but a file could make the machine's driver wait.
-        guard unsafe fstat(number, &status) == 0, status.st_mode & S_IFMT == S_IFREG else {
-            throw MonitorRefusal(.genericError, "the descriptor is no regular file")
         }
         return number
     }
 
-    private func save(to number: CInt) throws(MonitorRefusal) -> JSONValue {
-        let bytes: [UInt8]
-        do { bytes = try machine.saveState() } catch { throw MonitorRefusal(.genericError, "\(error)") }
-        guard ftruncate(number, 0) == 0 else {
-            throw MonitorRefusal(.genericError, "empty the file: \(errorName(errno))")
+    /// Stops the machine and begins to write it down; it stays paused, and may be resumed, or quit, once the answer has come.
+    private func save(to number: CInt, later answer: @escaping (Result<JSONValue, MonitorRefusal>) -> Void) throws(MonitorRefusal) {
+        let begin = SystemClock.monotonicNanoseconds
+        guard saving == nil else { throw MonitorRefusal(.stateNotAllowed, "the machine is being saved already") }
+        do { try StateFileWriter.check(number, for: machine.board.memory) } catch { throw MonitorRefusal(.genericError, "\(error)") }
+        _ = try drive(.pause)
+        // What the guest asked for before it was stopped is done first: no processor is left to ask for more.
+        driver.serveGuestRequests()
+        guard driver.state == .paused else {
+            throw MonitorRefusal(.stateNotAllowed, "the guest left: the machine is in state \(driver.state.rawValue)")
         }
-        var written = 0
-        while written < bytes.count {
-            // SAFETY: reads the rest of the array.
-            let done = unsafe bytes.withUnsafeBytes {
-                unsafe pwrite(number, $0.baseAddress.map { unsafe $0 + written }, $0.count - written, off_t(written))
-            }
-            if done < 0, errno == EINTR { continue }
-            guard done > 0 else { throw MonitorRefusal(.genericError, "write the state: \(errorName(errno))") }
-            written += done
+        do {
+            let writer = try machine.collectState()
+            let copy = fcntl(number, F_DUPFD_CLOEXEC, 0)
+            guard copy >= 0 else { throw HostError("keep", subject: "the descriptor of the saved state", errno: errno) }
+            let asker = Asker(commands: self, answer: answer)
+            saving = try SaveTask(
+                writer, to: OwnedDescriptor(owning: copy), began: begin, on: loop,
+                synchronise: { [board = machine.board] in try board.synchroniseImages() },
+                finish: { outcome in
+                    asker.commands.saving = nil
+                    asker.commands.driver.hold = nil
+                    asker.answer(outcome.map { $0.json })
+                })
+            driver.hold = "it is being saved"
+        } catch {
+            throw MonitorRefusal(.genericError, "\(error); the machine stays paused")
         }
-        return ["bytes": .integer(Int64(written))]
     }
 
+    /// Who waits for a save. @unchecked: it only passes through the saving thread's hands, and is used on the driver's.
+    private struct Asker: @unchecked Sendable {
+        let commands: MachineCommands
+        let answer: (Result<JSONValue, MonitorRefusal>) -> Void
+    }
+
+    /// Before the machine's memory and disks go: a save that is not finished is called off.
+    package func abandonSave() {
+        saving?.abandon()
+        saving = nil
+    }
+
+    /// Puts a saved state in the place of the paused machine's. One that does not fit changes nothing.
     private func restore(from number: CInt) throws(MonitorRefusal) -> JSONValue {
-        let count = lseek(number, 0, SEEK_END)
-        guard count > 0, count <= 64 << 20 else {
-            throw MonitorRefusal(.genericError, "\(count) bytes are no saved state")
+        let begin = SystemClock.monotonicNanoseconds
+        let state: RestorableState
+        do { state = try machine.openState(number) } catch { throw MonitorRefusal(.genericError, "\(error)") }
+        do throws(RequestRefusal) {
+            try driver.replaceState { try machine.restore(state, isFresh: false, began: begin) }
+        } catch {
+            throw MonitorRefusal(.stateNotAllowed, "\(error)")
         }
-        var bytes = [UInt8](repeating: 0, count: Int(count))
-        // SAFETY: fills at most the array's own length.
-        guard unsafe pread(number, &bytes, bytes.count, 0) == bytes.count else {
-            throw MonitorRefusal(.genericError, "read the state: \(errorName(errno))")
-        }
-        do { try machine.restoreState(bytes) } catch { throw MonitorRefusal(.genericError, "\(error)") }
+        if driver.state == .internalError, let reason = driver.breakdown { throw MonitorRefusal(.genericError, reason) }
         return [:]
     }
 }

@@ -35,7 +35,7 @@ package final class MachineMonitor: @unchecked Sendable {
         driver = StateDriver(machine, requests: machine.requests, policies: MachinePolicies(machine.configuration)) { [weak self] notice in
             self?.heard(notice)
         }
-        commands = MachineCommands(machine, driver: driver, log: log, begin: begin)
+        commands = MachineCommands(machine, driver: driver, log: log, begin: begin, loop: loop)
         try loop.add(machine.requests.descriptor, for: .readable) { [weak self] _ in
             self?.driver.serveGuestRequests()
             self?.endIfDone()
@@ -52,11 +52,11 @@ package final class MachineMonitor: @unchecked Sendable {
 
     /// Lets clients in; they may have connected before.
     package func serve(listening socket: consuming OwnedDescriptor) throws(HostError) {
-        server = try ControlServer(listening: socket, on: loop) { [weak self] command, client in
+        server = try ControlServer(listening: socket, on: loop) { [weak self] command, client, later in
             guard let self, let commands else {
                 return .failure(MonitorRefusal(.genericError, "the monitor is ending"))
             }
-            let answer = commands.perform(command, for: client)
+            let answer = commands.perform(command, for: client, later: later)
             endIfDone()
             return answer
         }
@@ -68,10 +68,20 @@ package final class MachineMonitor: @unchecked Sendable {
         endIfDone()
     }
 
+    /// Makes a machine that was never started what was saved in `file`: paused, until it is asked to run. RAM is mapped from the
+    /// file, which must stay as it is; the descriptor stays its owner's.
+    package func restore(from file: CInt, began begin: UInt64) throws {
+        let state = try machine.openState(file)
+        try driver.perform(.pause)
+        try driver.replaceState { try machine.restore(state, isFresh: true, began: begin) }
+        if driver.state == .internalError { throw MachineStateError("restore", reason: driver.breakdown ?? "it failed") }
+    }
+
     /// Serves until the machine has ended. The answer is the state it was in before that.
     package func run() throws(HostError) -> RunState {
         endIfDone()
         try loop.run()
+        commands?.abandonSave()
         if driver.state != .ended { perform(.quit) }
         return lastState
     }

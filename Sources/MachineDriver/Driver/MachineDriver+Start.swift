@@ -73,7 +73,7 @@ extension MachineDriver {
             let description = Descriptor(owning: memory)
             let place = inheritance.add(description)
             var configuration = try configure(machine, directory, run, isPaused: isPaused, &inheritance)
-            if let state { configuration.startPaused = inheritance.add(state) < 0 }  // RESTORE
+            if let state { configuration.restore = inheritance.add(state) }
             try Files.append(configuration.json.serializedBytes(), to: description, named: "the machine's description")
             guard lseek(memory, 0, SEEK_SET) == 0 else { throw HostFailure("rewind", "the machine's description") }
             let log = try directory.openMonitorLog()

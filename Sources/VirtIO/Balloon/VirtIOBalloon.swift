@@ -138,15 +138,9 @@ package final class VirtIOBalloon: VirtIODevice {
         guard count > 0 else { return }
         let base = page * Self.pageByteCount
         let length = count * Self.pageByteCount
-        guard let range = try? unsafe memory.hostRange(at: GuestAddress(base), byteCount: length) else {
-            // Not RAM: the guest's own loss.
-            counters.countError()
-            return
-        }
-        // 9 is MADV_REMOVE: a hole in the memory file, for every mapping of it.
-        // SAFETY: the range is checked guest RAM; a page given up reads zero.
-        let result = unsafe madvise(range.start, range.byteCount, 9)
-        if result == 0 { counters.countWrite(bytes: Int(length)) } else { counters.countError() }
+        // What is no RAM is the guest's own loss.
+        let isGivenUp = (try? memory.giveUp(at: GuestAddress(base), byteCount: length)) ?? false
+        if isGivenUp { counters.countWrite(bytes: Int(length)) } else { counters.countError() }
     }
 
     private func takeStatistics() {

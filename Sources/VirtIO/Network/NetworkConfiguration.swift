@@ -38,6 +38,8 @@ struct NetworkConfiguration: Sendable, Equatable {
     let mtu: UInt16
     /// Pairs the driver uses: one until it asks for more.
     var activePairs: UInt16 = 1
+    /// What the driver last wanted left unfinished (§5.1.6.5.6); nil: all that it negotiated.
+    var offloads: VirtIOFeatures?
 
     /// What a control command asks of the wiring.
     enum Effect: Sendable, Equatable {
@@ -78,6 +80,7 @@ struct NetworkConfiguration: Sendable, Equatable {
             guard data.count == 8 else { return .refused }
             let wanted = VirtIOFeatures(rawValue: readBlock(Array(data), offset: 0, width: .quadWord))
             guard features.isSuperset(of: wanted) else { return .refused }
+            offloads = wanted
             return .offloads(wanted)
         default: return .refused
         }

@@ -89,7 +89,7 @@ package final class VirtIONet: VirtIODevice {
             state.events = session.events
             return state.configuration
         }
-        try taps.first?.setOffloads(session.features.tapOffloads)
+        try taps.first?.setOffloads((configuration.offloads ?? session.features).tapOffloads)
         try attach(pairs: Int(configuration.activePairs))
         let controlIndex = controlIndex(session.features)
         if let kernelPair, try kernelPair.start(Array(session.queues.prefix(2)), features: session.features, memory: session.memory) {
@@ -177,7 +177,10 @@ package final class VirtIONet: VirtIODevice {
         for receiver in receivers { receiver.reset() }
         for transmitter in transmitters { transmitter.queue.reset() }
         control.reset()
-        state.withLock { $0.configuration.activePairs = 1 }
+        state.withLock { state in
+            state.configuration.activePairs = 1
+            state.configuration.offloads = nil
+        }
     }
 
     package func save(into writer: inout StateWriter) {
@@ -185,12 +188,16 @@ package final class VirtIONet: VirtIODevice {
         writer.write(configuration.mac)
         writer.write(configuration.isLinkUp)
         writer.write(configuration.activePairs)
+        writer.write(configuration.offloads != nil)
+        writer.write(configuration.offloads?.rawValue ?? 0)
     }
 
     package func restore(from reader: inout StateReader) throws(DeviceStateError) {
         let mac = try reader.readBytes(limit: 6)
         let isLinkUp = try reader.readBool()
         let pairs = try reader.read(UInt16.self)
+        let hasOffloads = try reader.readBool()
+        let offloads = VirtIOFeatures(rawValue: try reader.read())
         guard mac.count == 6, pairs >= 1, Int(pairs) <= taps.count else {
             throw DeviceStateError(section: reader.section, reason: "uses \(pairs) queue pairs of \(taps.count)")
         }
@@ -198,6 +205,7 @@ package final class VirtIONet: VirtIODevice {
             state.configuration.mac = mac
             state.configuration.isLinkUp = isLinkUp
             state.configuration.activePairs = pairs
+            state.configuration.offloads = hasOffloads ? offloads : nil
         }
     }
 }

@@ -49,6 +49,7 @@ extension VirtIOPCIFunction: SavableDevice {
         chip.withLock { [registers, positions] chip in
             chip.registers = registers
             chip.positions = positions
+            chip.isRestored = true
             updateVector(nil, registers)
             for index in links.indices { updateVector(index, registers) }
         }

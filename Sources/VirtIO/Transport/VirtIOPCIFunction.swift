@@ -28,6 +28,8 @@ package final class VirtIOPCIFunction: PCIFunction, BusDevice {
         var isRunning = false
         /// Where queues stand while paused with DRIVER_OK set.
         var positions: [RingPosition?] = []
+        /// The state was restored and the queues have not run since.
+        var isRestored = false
     }
     private struct Doorbells: Sendable {
         var base: GuestAddress?
@@ -295,6 +297,10 @@ package final class VirtIOPCIFunction: PCIFunction, BusDevice {
             setDoorbells(active: true)
             // Whatever was offered before the doorbells were there.
             for queue in queues { queue?.link.signal() }
+            // A message that was on its way into a local APIC when the state was taken is in no section: one too many is harmless, one
+            // too few is a hang.
+            if chip.isRestored { for queue in queues { queue?.link.interrupt() } }
+            chip.isRestored = false
         } catch let fault as QueueFault {
             events.guestFault(fault)
         } catch let error as HostError {
