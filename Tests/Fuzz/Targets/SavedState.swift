@@ -24,7 +24,9 @@ private func makeBoard() -> Board {
     }
 }
 
-private let sound = makeBoard().saveState()
+// A board and its parts hold each other for as long as a machine lives, so two of them serve all inputs.
+private let board = makeBoard(), second = makeBoard()
+private let sound = board.saveState()
 
 let savedStateTarget = FuzzTarget("saved-state", 1024) { input in
     var state = sound
@@ -36,10 +38,9 @@ let savedStateTarget = FuzzTarget("saved-state", 1024) { input in
     let cut = input.number(UInt16.self)
     if cut & 1 != 0 { state.removeLast(Int(cut >> 1) % state.count) }
     if cut & 2 != 0 { state += input.rest() }
-    let board = makeBoard()
+    board.reset()
     guard (try? board.restoreState(state)) != nil else { return }
     let again = board.saveState()
-    do throws(DeviceStateError) { try makeBoard().restoreState(again) } catch { finding("what was restored and saved is refused: \(error)") }
-    board.reset()
-    _ = board.saveState()
+    do throws(DeviceStateError) { try second.restoreState(again) } catch { finding("what was restored and saved is refused: \(error)") }
+    second.reset()
 }
