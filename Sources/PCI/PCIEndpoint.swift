@@ -205,7 +205,9 @@ package final class PCIEndpoint: PCIFunction, SavableDevice {
     package static var stateVersion: UInt32 { 1 }
 
     package func saveState(into writer: inout StateWriter) {
-        let space = configuration.withLock { $0.space }
+        var space = configuration.withLock { $0.space }
+        // Worked out anew at each read; the copy in the register is as old as the last one.
+        space.setInterruptStatus(false)
         space.save(into: &writer)
         writer.write(interrupt.withLock { $0.isAsserted })
         msix?.save(into: &writer)

@@ -131,6 +131,11 @@ private func makeEndpoint(line: Line? = nil, messages: Messages? = nil) throws -
         endpoint.setLevel(true)
         var writer = StateWriter()
         endpoint.saveState(into: &writer)
+        // Whatever the guest read last.
+        var again = StateWriter()
+        _ = endpoint.readConfiguration(offset: 6, width: .word)
+        endpoint.saveState(into: &again)
+        #expect(again.bytes == writer.bytes)
         let other = try makeEndpoint(line: restoredLine)
         var reader = StateReader(section: "test", bytes: writer.bytes)
         try other.restoreState(from: &reader, version: 1)
