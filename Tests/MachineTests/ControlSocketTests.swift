@@ -229,15 +229,11 @@ struct ControlSocketTests {
     func descriptorThatNoStateFitsIntoIsRefusedAndTheGuestRunsOn(kind: String) throws {
         let monitored = try Monitored()
         let client = try Connection(path: monitored.path)
-        let path = "/tmp/apus-save-\(getpid())-\(kind.count)"
         var ends: [CInt] = [0, 0]
         try #require(pipe(&ends) == 0)
-        close(open(path, O_CREAT | O_RDWR, 0o600))
-        let handed = kind == "pipe" ? ends[1] : open(path, kind == "read only" ? O_RDONLY : O_RDWR | O_APPEND)
-        defer {
-            for number in Set(ends + [handed]) { close(number) }
-            unlink(path)
-        }
+        let file = try makeMemoryFile(named: "state", byteCount: 0)
+        let handed = kind == "pipe" ? ends[1] : open("/proc/self/fd/\(file.rawValue)", kind == "read only" ? O_RDONLY : O_RDWR | O_APPEND)
+        defer { for number in Set(ends + [handed]) { close(number) } }
         #expect(try client.ask(.getfd(name: "a"), with: handed) == .success([:]))
         guard case .failure(let refusal) = try client.ask(.save(fdname: "a")) else { return #expect(Bool(false), "saved") }
         #expect(refusal.reason.contains(kind == "pipe" ? "no regular file" : "open for"), "\(refusal)")
@@ -247,16 +243,11 @@ struct ControlSocketTests {
 
     @Test func whileAMachineIsSavedOthersAreServedAndItStandsStill() throws {
         // RAM that takes a while to look through and write.
-        let monitored = try Monitored(memoryMiB: 512)
-        try monitored.machine.board.memory.fill(0x5A, at: GuestAddress(0), count: 512 << 20)
+        let monitored = try Monitored(memoryMiB: 256)
+        try monitored.machine.board.memory.fill(0x5A, at: GuestAddress(0), count: 256 << 20)
         let client = try Connection(path: monitored.path), other = try Connection(path: monitored.path)
-        let path = "/tmp/apus-save-busy-\(getpid())"
-        let file = open(path, O_CREAT | O_RDWR, 0o600)
-        defer {
-            close(file)
-            unlink(path)
-        }
-        #expect(try client.ask(.getfd(name: "state"), with: file) == .success([:]))
+        let file = try makeMemoryFile(named: "state", byteCount: 0)
+        #expect(try client.ask(.getfd(name: "state"), with: file.rawValue) == .success([:]))
         try client.send(MonitorRequest(.save(fdname: "state"), id: "save").line + MonitorRequest(.status, id: "after").line)
         _ = try other.waitFor { $0 == .stop }
         var refused = 0
@@ -272,21 +263,16 @@ struct ControlSocketTests {
     }
 
     @Test func quitDuringASaveEndsAtOnceAndLeavesNoState() throws {
-        let monitored = try Monitored(memoryMiB: 512)
-        try monitored.machine.board.memory.fill(0x5A, at: GuestAddress(0), count: 512 << 20)
+        let monitored = try Monitored(memoryMiB: 256)
+        try monitored.machine.board.memory.fill(0x5A, at: GuestAddress(0), count: 256 << 20)
         let client = try Connection(path: monitored.path), other = try Connection(path: monitored.path)
-        let path = "/tmp/apus-save-quit-\(getpid())"
-        let file = open(path, O_CREAT | O_RDWR, 0o600)
-        defer {
-            close(file)
-            unlink(path)
-        }
-        #expect(try client.ask(.getfd(name: "state"), with: file) == .success([:]))
+        let file = try makeMemoryFile(named: "state", byteCount: 0)
+        #expect(try client.ask(.getfd(name: "state"), with: file.rawValue) == .success([:]))
         try client.send(MonitorRequest(.save(fdname: "state"), id: "save").line)
         _ = try other.waitFor { $0 == .stop }
         #expect(try other.ask(.quit) == .success([:]))
         #expect(try monitored.finish() == .paused)
-        let error = #expect(throws: MachineStateError.self) { _ = try StateFile(reading: file) }
+        let error = #expect(throws: MachineStateError.self) { _ = try StateFile(reading: file.rawValue) }
         #expect(error?.reason.contains("not finished") == true, "\(String(describing: error))")
     }
 

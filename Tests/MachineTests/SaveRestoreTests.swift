@@ -180,9 +180,10 @@ extension GuestTests {
             print("Linux, \(Self.rounds) rounds, \(passes) loads: restore to first entry \(median(restores)) ms (at most \(Double(restores.max() ?? 0) / 1e6)), save of 256 MiB \(median(saves)) ms")
         }
 
-        /// "load N: WORDS, up SECONDS" of the guest's console.
+        /// "load N: WORDS, up SECONDS" of the guest's console, as far as lines are whole.
         private static func loads(in console: String) -> [(words: String, uptime: Double)] {
-            console.split(whereSeparator: \.isNewline).compactMap { line in
+            let whole = console[..<(console.lastIndex(where: \.isNewline) ?? console.startIndex)]
+            return whole.split(whereSeparator: \.isNewline).compactMap { line in
                 guard line.hasPrefix("load "), let colon = line.firstIndex(of: ":"), let up = line.firstRange(of: ", up ") else { return nil }
                 guard colon < up.lowerBound, let seconds = Double(line[up.upperBound...]) else { return nil }
                 return (String(line[line.index(colon, offsetBy: 2)..<up.lowerBound]), seconds)
