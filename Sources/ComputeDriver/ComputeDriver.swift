@@ -183,6 +183,16 @@ package protocol ComputeDriver: Sendable {
     func powerOn(instance: Instance, interfaces: [InterfaceRequest]) async throws
     /// Soft: ACPI, true when the guest came back within `timeout`. Hard is `powerOff` and `powerOn` by Compute.
     func softReboot(instance: Instance, timeout: Duration) async throws -> Bool
+    /// Refuses, in words and with nothing changed, a size that cannot be given: ResizeError where a disk would become smaller.
+    func checkResize(_ request: ResizeRequest) async throws
+    /// Keeps the machine, which is off, as it is for `revertResize`. Failed or cancelled, it has kept nothing.
+    func beginResize(_ request: ResizeRequest) async throws
+    /// Gives the machine, which is off, its new size; a second time does no harm.
+    func finishResize(_ request: ResizeRequest) async throws
+    /// Drops what `beginResize` kept. None is no error.
+    func confirmResize(instanceUUID: String) async throws
+    /// Ends the machine and puts back what `beginResize` kept; where nothing is kept, the machine stays as it is.
+    func revertResize(instanceUUID: String) async throws
     func pause(instanceUUID: String) async throws
     func unpause(instanceUUID: String) async throws
     /// The last `byteCount` bytes of the serial console.

@@ -140,6 +140,7 @@ extension IntervalOptions {
         healInstanceInfoCache = reader.integer(main, "heal_instance_info_cache_interval", or: 60)
         schedulerInstanceSync = reader.integer(main, "scheduler_instance_sync_interval", or: 120)
         runningDeletedPoll = reader.integer(main, "running_deleted_instance_poll_interval", or: 1800)
+        resizeConfirmWindow = reader.integer(main, "resize_confirm_window", or: 0, in: 0...Int.max)
     }
 }
 

@@ -21,7 +21,7 @@ extension ComputeManager {
         await notify(instance, "power_off", .end, context)
     }
 
-    private func powerOff(_ instance: inout Instance, isClean: Bool, _ operation: Operation) async throws {
+    func powerOff(_ instance: inout Instance, isClean: Bool, _ operation: Operation) async throws {
         let options = services.configuration.compute
         guard isClean else {
             return try await services.driver.powerOff(instance: instance, timeout: .zero, retryInterval: .zero)

@@ -7,12 +7,12 @@ import OsloMessaging
 import ServiceConfiguration
 
 package struct HostTasks: Sendable {
-    private let parts: HostParts
+    let parts: HostParts
     private let tracker: ResourceTracker
     private let instances: any InstanceStartup
     private let healer: InfoCacheHealer
     private let imageCachePass: (@Sendable () async throws -> Void)?
-    private var host: String { parts.configuration.host }
+    var host: String { parts.configuration.host }
 
     /// - Parameter imageCachePass: removes base images that nothing uses, where the driver keeps such.
     package init(
@@ -43,6 +43,7 @@ package struct HostTasks: Sendable {
                 "_cleanup_running_deleted_instances", intervals.runningDeletedPoll, runsImmediately: true,
                 cleanUpDeletedInstances),
         ]
+        if intervals.resizeConfirmWindow > 0 { tasks.append(task("_poll_unconfirmed_resizes", 0, confirmResizes)) }
         if let imageCachePass {
             tasks.append(
                 task("_run_image_cache_manager_pass", parts.configuration.images.cacheManagerInterval) { _ in

@@ -80,6 +80,11 @@ final class FixedDriver: ComputeDriver {
     func powerOff(instance: Instance, timeout: Duration, retryInterval: Duration) async throws {}
     func powerOn(instance: Instance, interfaces: [InterfaceRequest]) async throws {}
     func softReboot(instance: Instance, timeout: Duration) async throws -> Bool { true }
+    func checkResize(_ request: ResizeRequest) async throws {}
+    func beginResize(_ request: ResizeRequest) async throws {}
+    func finishResize(_ request: ResizeRequest) async throws {}
+    func confirmResize(instanceUUID: String) async throws {}
+    func revertResize(instanceUUID: String) async throws {}
     func pause(instanceUUID: String) async throws {}
     func unpause(instanceUUID: String) async throws {}
     func consoleOutput(instanceUUID: String, byteCount: Int) async throws -> [UInt8] { [] }
@@ -111,6 +116,9 @@ struct NoNetwork: InstanceNetwork {
     ) async throws -> NetworkInfo { [] }
     func deallocate(for instance: Instance, requested: NetworkRequestList?, context: RequestContext) async throws {}
     func refresh(_ instance: Instance, portID: String?, context: RequestContext) async throws -> NetworkInfo { [] }
+    func activateBindings(of instance: Instance, on host: String, context: RequestContext) async throws {}
+    func bindPorts(of instance: Instance, to host: String, context: RequestContext) async throws {}
+    func clearMoveMarks(of instance: Instance, context: RequestContext) async throws {}
     func cached(_ instance: Instance) -> NetworkInfo { [] }
     func forget(portID: String, of instance: Instance, context: RequestContext) async throws -> VIF? { nil }
 }
