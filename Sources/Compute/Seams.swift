@@ -19,6 +19,17 @@ package protocol HostBooks: Sendable {
     func updateUsage(_ instance: Instance, context: RequestContext) async
     /// Allocations of the instance in Placement: read for the driver, dropped after a failed build or a delete.
     func deleteAllocations(of instanceUUID: String) async throws
+    /// The move claim of a resize on this host (RPC reference §5.8.1): saves the migration with its destination and the instance
+    /// with its migration context, and counts the new size beside the old one.
+    func claimResize(
+        _ instance: inout Instance, _ migration: inout Migration, to flavor: Flavor, context: RequestContext) async throws
+    /// Saves the migration's end, counts one size again and drops the migration context; reverted: takes its old side.
+    func endResize(
+        _ instance: inout Instance, _ migration: inout Migration, as end: ResizeEnd, context: RequestContext) async throws
+    /// What the conductor put aside under the migration's uuid becomes the instance's again. None is no error.
+    func revertAllocations(of migration: Migration, to instanceUUID: String) async throws
+    /// What the migration still holds is free. None is no error.
+    func dropAllocations(of migration: Migration) async throws
     /// COMPUTE_STATUS_DISABLED on the node's provider.
     func setEnabled(_ isEnabled: Bool, context: RequestContext) async throws
     /// Failed builds in a row, for the scheduler's weigher.
@@ -43,6 +54,12 @@ package protocol InstanceNetwork: Sendable {
     /// Refreshes from the ports Neutron has now instead of those in the cache: the periodic repair.
     @discardableResult
     func heal(_ instance: Instance, context: RequestContext) async throws -> NetworkInfo
+    /// Moves the ports' active bindings to `host` where it has a binding of its own (`migrate_instance_start`).
+    func activateBindings(of instance: Instance, on host: String, context: RequestContext) async throws
+    /// Binds the ports to `host` that are not (`migrate_instance_finish`).
+    func bindPorts(of instance: Instance, to host: String, context: RequestContext) async throws
+    /// Takes the mark of a move off the ports (`setup_networks_on_host` with `teardown`).
+    func clearMoveMarks(of instance: Instance, context: RequestContext) async throws
     /// What the info cache holds.
     func cached(_ instance: Instance) -> NetworkInfo
     /// Binds ports that are bound elsewhere, or nowhere, to this host.

@@ -212,6 +212,16 @@ package protocol ComputeDriver: Sendable {
     func resume(instance: Instance, interfaces: [InterfaceRequest]) async throws
     /// A non-maskable interrupt on every vCPU: a guest that is set up for it writes a crash dump.
     func injectNMI(instanceUUID: String) async throws
+    /// Refuses, in words and with nothing changed, a size that cannot be given: ResizeError where a disk would become smaller.
+    func checkResize(_ request: ResizeRequest) async throws
+    /// Keeps the machine, which is off, as it is for `revertResize`. Failed or cancelled, it has kept nothing.
+    func beginResize(_ request: ResizeRequest) async throws
+    /// Gives the machine, which is off, its new size; a second time does no harm.
+    func finishResize(_ request: ResizeRequest) async throws
+    /// Drops what `beginResize` kept. None is no error.
+    func confirmResize(instanceUUID: String) async throws
+    /// Ends the machine and puts back what `beginResize` kept; where nothing is kept, the machine stays as it is.
+    func revertResize(instanceUUID: String) async throws
     func pause(instanceUUID: String) async throws
     func unpause(instanceUUID: String) async throws
     /// The last `byteCount` bytes of the serial console.

@@ -10,9 +10,22 @@ package final class NullDriver: ComputeDriver {
     /// An operation of this driver, for `fail` and `calls`.
     package enum Operation: String, Sendable {
         case spawn, destroy, powerOff, powerOn, softReboot, snapshot, rescue, unrescue, suspend, resume, injectNMI, pause, unpause, consoleOutput, statistics
+        case checkResize, beginResize, finishResize, confirmResize, revertResize
+    }
+    /// What a flavor gives a machine.
+    package struct Size: Sendable, Equatable {
+        package var memoryMiB: Int
+        package var vcpus: Int
+
+        package init(memoryMiB: Int, vcpus: Int) {
+            self.memoryMiB = memoryMiB
+            self.vcpus = vcpus
+        }
     }
     private struct Machine {
         var powerState: PowerState
+        /// Before a resize that nobody has confirmed.
+        var keptSize: Size?
         var memoryMiB: Int
         var vcpus: Int
         var interfaces: [InterfaceRequest]
@@ -176,6 +189,56 @@ package final class NullDriver: ComputeDriver {
         }
     }
 
+    package func checkResize(_ request: ResizeRequest) async throws {
+        try begin(.checkResize, request.instance.uuid)
+        _ = try withMachine(request.instance.uuid) { $0.powerState }
+        let (old, new) = (request.instance.flavor?.rootGiB ?? request.instance.rootGiB, request.flavor.rootGiB)
+        guard new >= old else {
+            throw DriverError(
+                novaClass: "ResizeError",
+                tenantMessage: "Resize error: the root disk has \(old) GiB, the flavor \(new) GiB; a disk cannot become smaller.",
+                fault: .caller)
+        }
+    }
+
+    package func beginResize(_ request: ResizeRequest) async throws {
+        try begin(.beginResize, request.instance.uuid)
+        try withOffMachine(request.instance.uuid) { $0.keptSize = Size(memoryMiB: $0.memoryMiB, vcpus: $0.vcpus) }
+    }
+
+    package func finishResize(_ request: ResizeRequest) async throws {
+        try begin(.finishResize, request.instance.uuid)
+        try withOffMachine(request.instance.uuid) { machine in
+            machine.memoryMiB = request.flavor.memoryMiB
+            machine.vcpus = request.flavor.vcpus
+        }
+    }
+
+    package func confirmResize(instanceUUID: String) async throws {
+        try begin(.confirmResize, instanceUUID)
+        state.withLock { $0.machines[instanceUUID]?.keptSize = nil }
+    }
+
+    package func revertResize(instanceUUID: String) async throws {
+        try begin(.revertResize, instanceUUID)
+        try withMachine(instanceUUID) { machine in
+            guard let kept = machine.keptSize else { return }
+            (machine.memoryMiB, machine.vcpus, machine.keptSize) = (kept.memoryMiB, kept.vcpus, nil)
+            machine.powerState = .shutdown
+        }
+    }
+
+    private func withOffMachine(_ uuid: String, _ body: (inout Machine) -> Void) throws {
+        try withMachine(uuid) { machine in
+            guard machine.powerState != .running && machine.powerState != .paused else {
+                throw DriverError(
+                    novaClass: "InstanceInvalidState", tenantMessage: "Instance \(uuid) runs; it must be off for this.",
+                    fault: .caller)
+            }
+            body(&machine)
+        }
+    }
+
     package func pause(instanceUUID: String) async throws {
         try begin(.pause, instanceUUID)
         try withMachine(instanceUUID) { machine in
@@ -266,6 +329,11 @@ extension NullDriver {
     }
 
     package func isRescued(_ instanceUUID: String) -> Bool { state.withLock { $0.machines[instanceUUID]?.isRescued ?? false } }
+
+    /// The machine's size, and the one it had before a resize that nobody has confirmed.
+    package func sizes(of instanceUUID: String) -> (now: Size, kept: Size?)? {
+        state.withLock { $0.machines[instanceUUID].map { (Size(memoryMiB: $0.memoryMiB, vcpus: $0.vcpus), $0.keptSize) } }
+    }
 
     /// The guest does not answer the power button: a soft reboot fails.
     package func ignorePowerButton(of instanceUUID: String) {

@@ -11,6 +11,10 @@ package protocol NeutronAPI: Sendable {
     /// POST; `port` is the content of "port", and so is the answer.
     func createPort(_ port: JSONValue, as authorization: RequestAuthorization) async throws -> JSONValue
     func updatePort(_ id: String, _ port: JSONValue, as authorization: RequestAuthorization) async throws -> JSONValue
+    /// GET /v2.0/ports/<id>/bindings/<host>, of the extension "binding-extended"; nil: the port has no binding there.
+    func binding(ofPort id: String, on host: String, as authorization: RequestAuthorization) async throws -> JSONValue?
+    /// Makes it the port's active binding.
+    func activateBinding(ofPort id: String, on host: String, as authorization: RequestAuthorization) async throws
     /// A port that is gone is no error.
     func deletePort(_ id: String, as authorization: RequestAuthorization) async throws
     func networks(query: [(String, String)], as authorization: RequestAuthorization) async throws -> [JSONValue]

@@ -37,6 +37,25 @@ package final class NeutronClient: NeutronAPI {
         try await member("port", .PUT, Self.path("ports", id), body: port, authorization)
     }
 
+    package func binding(
+        ofPort id: String, on host: String, as authorization: RequestAuthorization
+    ) async throws -> JSONValue? {
+        let answer = try await session.send(
+            ServiceRequest(.GET, Self.binding(id, host), authorization: authorization, expecting: [404]))
+        if answer.status == 404 { return nil }
+        guard let record = try answer.json()["binding"], record.objectValue != nil else {
+            throw answer.malformed("no object binding")
+        }
+        return record
+    }
+
+    package func activateBinding(
+        ofPort id: String, on host: String, as authorization: RequestAuthorization
+    ) async throws {
+        _ = try await session.send(
+            ServiceRequest(.PUT, Self.binding(id, host) + "/activate", authorization: authorization))
+    }
+
     package func deletePort(_ id: String, as authorization: RequestAuthorization) async throws {
         _ = try await session.send(
             ServiceRequest(.DELETE, Self.path("ports", id), authorization: authorization, expecting: [404]))
@@ -118,6 +137,10 @@ package final class NeutronClient: NeutronAPI {
             throw answer.malformed("no object \(key)")
         }
         return record
+    }
+
+    private static func binding(_ port: String, _ host: String) -> String {
+        path("ports", port) + "/bindings/" + PercentEncoding.segment(host)
     }
 
     private static func path(_ collection: String, _ id: String) -> String {

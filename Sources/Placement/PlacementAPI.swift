@@ -66,6 +66,8 @@ package protocol PlacementAPI: Sendable {
     func allocations(onProvider provider: String) async throws -> [String: [String: Int]]
     func allocations(ofConsumer consumer: String) async throws -> Allocations
     func setAllocations(_ allocations: Allocations, ofConsumer consumer: String) async throws
+    /// Replaces what several consumers hold, all at once: a move from one to another.
+    func setAllocations(_ byConsumer: [String: Allocations]) async throws
     /// Drops all a consumer holds; none is no error.
     func deleteAllocations(ofConsumer consumer: String) async throws
     func deleteProvider(_ uuid: String) async throws

@@ -98,20 +98,17 @@ package struct PlacementClient: PlacementAPI {
     }
 
     package func setAllocations(_ allocations: Allocations, ofConsumer consumer: String) async throws {
-        var body: [String: JSONValue] = [
-            "allocations": .object(
-                allocations.byProvider.mapValues { resources in
-                    ["resources": .object(resources.mapValues { .integer(Int64($0)) })]
-                }),
-            // A consumer that Placement does not know yet has the generation null.
-            "consumer_generation": allocations.consumerGeneration.map { .integer(Int64($0)) } ?? .null,
-        ]
-        if let project = allocations.projectID { body["project_id"] = .string(project) }
-        if let user = allocations.userID { body["user_id"] = .string(user) }
-        let path = "/allocations/" + PercentEncoding.segment(consumer)
+        try await write(.PUT, "/allocations/" + PercentEncoding.segment(consumer), Self.record(allocations))
+    }
+
+    package func setAllocations(_ byConsumer: [String: Allocations]) async throws {
+        try await write(.POST, "/allocations", .object(byConsumer.mapValues(Self.record)))
+    }
+
+    private func write(_ method: HTTPMethod, _ path: String, _ body: JSONValue) async throws {
         for attempt in 1... {
             do throws(ServiceFault) {
-                _ = try await send(.PUT, path, body: .object(body), "1.28")
+                _ = try await send(method, path, body: body, "1.28")
                 return
             } catch {
                 // Another writer changed the provider: the same request is right a moment later. A changed consumer is not

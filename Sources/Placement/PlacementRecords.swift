@@ -27,6 +27,20 @@ extension PlacementClient {
         ]
     }
 
+    static func record(_ allocations: Allocations) -> JSONValue {
+        var record: [String: JSONValue] = [
+            "allocations": .object(
+                allocations.byProvider.mapValues { resources in
+                    ["resources": .object(resources.mapValues { .integer(Int64($0)) })]
+                }),
+            // A consumer that Placement does not know yet has the generation null.
+            "consumer_generation": allocations.consumerGeneration.map { .integer(Int64($0)) } ?? .null,
+        ]
+        if let project = allocations.projectID { record["project_id"] = .string(project) }
+        if let user = allocations.userID { record["user_id"] = .string(user) }
+        return .object(record)
+    }
+
     static func resources(_ json: JSONValue, _ answer: ServiceAnswer) throws(ServiceFault) -> [String: Int] {
         guard let resources = json["resources"]?.objectValue else {
             throw answer.malformed("an allocation without resources")

@@ -155,6 +155,7 @@ extension IntervalOptions {
         schedulerInstanceSync = reader.integer(main, "scheduler_instance_sync_interval", or: 120)
         shelvedPoll = reader.integer(main, "shelved_poll_interval", or: 3600)
         runningDeletedPoll = reader.integer(main, "running_deleted_instance_poll_interval", or: 1800)
+        resizeConfirmWindow = reader.integer(main, "resize_confirm_window", or: 0, in: 0...Int.max)
     }
 }
 

@@ -92,6 +92,8 @@ package struct IntervalOptions: Sendable, Equatable {
     package var schedulerInstanceSync: Int
     package var runningDeletedPoll: Int
     package var shelvedPoll: Int
+    /// How many seconds a resize waits for its user before it is confirmed for him; 0: for ever.
+    package var resizeConfirmWindow: Int
 }
 
 package struct ImageOptions: Sendable, Equatable {

@@ -32,6 +32,26 @@ struct NullDriverTests {
         await #expect(throws: DriverError.self) { try await driver.powerState(of: uuid) }
     }
 
+    @Test func sizeChangesWhileOffAndComesBack() async throws {
+        let driver = NullDriver()
+        let spawn = request(startsPaused: false)
+        try await driver.spawn(spawn)
+        var flavor = Flavor(in: .zed)
+        for (field, value) in [("memory_mb", 128), ("vcpus", 4), ("root_gb", 1)] { flavor.set(field, to: value) }
+        let request = ResizeRequest(instance: spawn.instance, flavor: flavor, image: [:])
+        try await driver.checkResize(request)
+        await #expect(throws: DriverError.self) { try await driver.beginResize(request) }
+        try await driver.powerOff(instance: spawn.instance, timeout: .zero, retryInterval: .zero)
+        try await driver.beginResize(request)
+        try await driver.finishResize(request)
+        #expect(driver.sizes(of: uuid)?.now == .init(memoryMiB: 128, vcpus: 4))
+        try await driver.powerOn(instance: spawn.instance, interfaces: [])
+        try await driver.revertResize(instanceUUID: uuid)
+        #expect(driver.sizes(of: uuid)?.now == .init(memoryMiB: 64, vcpus: 2) && driver.sizes(of: uuid)?.kept == nil)
+        #expect(try await driver.powerState(of: uuid) == .shutdown)
+        try await driver.confirmResize(instanceUUID: uuid)
+    }
+
     @Test func failuresComeInTheirOrderAndEventsChangeTheState() async throws {
         let driver = NullDriver()
         driver.fail(.spawn, with: DriverError(novaClass: "ImageUnacceptable", tenantMessage: "no", fault: .caller))

@@ -104,6 +104,26 @@ import Testing
         }
     }
 
+    @Test func aMoveBetweenConsumersIsOneRequest() async throws {
+        try await FakeCloud.with { cloud in
+            cloud.service.on(
+                "POST /allocations", conflict("generation conflict", code: "placement.concurrent_update"), FakeAnswer(status: 204))
+            let held = Allocations(byProvider: [uuid: ["VCPU": 1]], projectID: "p", userID: "u", consumerGeneration: 3)
+            let none = Allocations(byProvider: [:], projectID: "p", userID: "u", consumerGeneration: 1)
+            try await cloud.placement.setAllocations(["migration": none, "instance": held])
+            let requests = cloud.service.requests("POST /allocations")
+            #expect(requests.count == 2)
+            #expect(
+                requests.last?.json == [
+                    "migration": ["allocations": [:], "project_id": "p", "user_id": "u", "consumer_generation": 1],
+                    "instance": [
+                        "allocations": .object([uuid: ["resources": ["VCPU": 1]]]), "project_id": "p", "user_id": "u",
+                        "consumer_generation": 3,
+                    ],
+                ])
+        }
+    }
+
     @Test func droppingAllocationsOfAnUnknownConsumerSucceeds() async throws {
         try await FakeCloud.with { cloud in try await cloud.placement.deleteAllocations(ofConsumer: uuid) }
     }

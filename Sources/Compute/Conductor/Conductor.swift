@@ -6,8 +6,8 @@ package import OsloMessaging
 
 /// Calls to the conductor. A value: copies share the client's connections.
 package struct Conductor: Sendable {
-    private let client: any RPCClient
-    private let timeout: Duration
+    let client: any RPCClient
+    let timeout: Duration
     package let profile: ReleaseProfile
 
     /// - Parameter timeout: `rpc_response_timeout`.

@@ -38,7 +38,7 @@ package struct NodeUsage: Sendable, Equatable {
     package private(set) var memoryMiB: Int
     package private(set) var localGiB: Int
     private var instances: [String: ResourceUsage] = [:]
-    private var migrations: Set<String> = []
+    private var migrations: [String: ResourceUsage] = [:]
     package private(set) var statistics: NodeStatistics
 
     /// What is reserved for the host itself; failed builds go on from `statistics`.
@@ -76,7 +76,7 @@ package struct NodeUsage: Sendable, Equatable {
     package mutating func update(
         _ migration: Migration, of instance: Instance, host: String, node: String, isVolumeBacked: Bool
     ) {
-        guard Self.isMoving(instance), !migrations.contains(instance.uuid) else { return }
+        guard Self.isMoving(instance), migrations[instance.uuid] == nil else { return }
         let isIncoming = migration.destinationCompute == host && migration.destinationNode == node
         let isOutgoing = migration.sourceCompute == host && migration.sourceNode == node
         let flavor: Flavor?
@@ -91,8 +91,18 @@ package struct NodeUsage: Sendable, Equatable {
         default: flavor = nil
         }
         guard let flavor else { return }
-        migrations.insert(instance.uuid)
-        add(ResourceUsage(flavor: flavor, isVolumeBacked: isVolumeBacked), sign: 1)
+        let usage = ResourceUsage(flavor: flavor, isVolumeBacked: isVolumeBacked)
+        migrations[instance.uuid] = usage
+        add(usage, sign: 1)
+    }
+
+    /// A move on this host is over, however: its instance alone is counted, with `usage`.
+    package mutating func endMove(of instance: Instance, usage: ResourceUsage) {
+        if let held = migrations.removeValue(forKey: instance.uuid) { add(held, sign: -1) }
+        guard let known = instances[instance.uuid] else { return }
+        instances[instance.uuid] = usage
+        add(known, sign: -1)
+        add(usage, sign: 1)
     }
 
     package mutating func buildFinished(successfully: Bool) {

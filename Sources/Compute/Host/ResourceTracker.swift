@@ -32,7 +32,7 @@ package actor ResourceTracker: HostBooks {
     private let news: SchedulerNews
     private let names: GuestNames
     private let health: HostHealth
-    private let turns = TurnQueue()
+    let turns = TurnQueue()
     /// Readable without a turn.
     private let currentNodeName = Mutex<String>("")
 
@@ -86,7 +86,7 @@ package actor ResourceTracker: HostBooks {
     }
 
     /// - Returns: hypervisor_hostname.
-    private func auditNode(_ context: RequestContext) async throws -> String {
+    func auditNode(_ context: RequestContext) async throws -> String {
         let resources = try await driver.hostResources()
         let name = resources.hypervisorHostname
         currentNodeName.withLock { $0 = name }
@@ -148,7 +148,7 @@ package actor ResourceTracker: HostBooks {
             let isVolume = try await isVolumeBacked(instance, context)
             usage.update(instance, usage: ResourceUsage(instance: instance, isVolumeBacked: isVolume))
         }
-        for migration in migrations {
+        for migration in Self.newest(migrations) {
             guard let uuid = migration.instanceUUID else { continue }
             let here = instances.first { $0.uuid == uuid }
             let attributes = ["flavor", "system_metadata", "migration_context"]
@@ -264,7 +264,7 @@ package actor ResourceTracker: HostBooks {
     }
 
     /// A change that is counted stays counted where telling it fails: the next audit tells it.
-    private func publishAfterChange(_ instanceUUID: String, _ context: RequestContext) async {
+    func publishAfterChange(_ instanceUUID: String, _ context: RequestContext) async {
         do {
             try await publish(context.elevated)
         } catch {
@@ -298,7 +298,7 @@ package actor ResourceTracker: HostBooks {
     }
 
     /// Pinned CPUs and passed-through devices are not offered by this service; the scheduler should not have come here.
-    private static func refuseWhatIsNotOffered(_ instance: Instance) throws {
+    static func refuseWhatIsNotOffered(_ instance: Instance) throws {
         if let topology = instance.object["numa_topology"], !topology.isNull {
             throw unavailable("this host does not place guests on NUMA cells or pin CPUs")
         }
@@ -306,7 +306,7 @@ package actor ResourceTracker: HostBooks {
         guard requests.isEmpty else { throw unavailable("this host passes no PCI devices through") }
     }
 
-    private static func unavailable(_ reason: String) -> NovaException {
+    static func unavailable(_ reason: String) -> NovaException {
         NovaException(
             "ComputeResourcesUnavailable", "Insufficient compute resources: \(reason).",
             keywords: ["reason": .string(reason)])

@@ -51,6 +51,7 @@ extension ComputeManager: InstanceStartup {
             instance.taskState = nil
             instance.powerState = powerState.rawValue
             try await services.conductor.save(&instance, context: context)
+        case .repairResize: try await requestResizeRepair(instance, context)
         case .delete: try await requestTerminate(instance, context)
         case .reboot(let isSoft): try await requestReboot(instance, isSoft: isSoft, context: context)
         case .stop: try await requestStop(instance, isClean: true, context: context)

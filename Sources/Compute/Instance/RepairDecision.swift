@@ -12,6 +12,8 @@ package enum RepairDecision: Equatable, Sendable {
     case delete
     case reboot(isSoft: Bool)
     case stop, start, unpause
+    /// A resize that died with the service: back to the old size, or on to the new one.
+    case repairResize
     /// A task ended with the service, or before it could say so.
     case settle(vmState: String?)
     /// The host was started anew: the guest ran before.
@@ -31,6 +33,9 @@ package enum RepairDecision: Equatable, Sendable {
         case ("building", _), (_, "scheduling"), (_, "block_device_mapping"), (_, "networking"), (_, "spawning"),
             (_, "rebuilding"), (_, "rebuild_block_device_mapping"), (_, "rebuild_spawning"):
             self = .markError
+        case (_, "resize_migrating"), (_, "resize_finish"): self = .repairResize
+        // The message of the next step waits in the broker.
+        case (_, "resize_migrated"), (_, "resize_reverting"): self = .nothing
         case (_, "reboot_pending"), (_, "reboot_pending_hard"):
             self = .reboot(isSoft: isRunning && taskState == "reboot_pending")
         case (_, "reboot_started"), (_, "reboot_started_hard"), (_, "rebooting"), (_, "rebooting_hard"):

@@ -7,11 +7,11 @@ import OsloMessaging
 import ServiceConfiguration
 
 package struct HostTasks: Sendable {
-    private let parts: HostParts
+    let parts: HostParts
     private let tracker: ResourceTracker
     private let instances: any InstanceStartup
     private let healer: InfoCacheHealer
-    private var host: String { parts.configuration.host }
+    var host: String { parts.configuration.host }
 
     package init(
         parts: HostParts, tracker: ResourceTracker, instances: any InstanceStartup, network: any InstanceNetwork
@@ -39,6 +39,7 @@ package struct HostTasks: Sendable {
                 "_cleanup_running_deleted_instances", intervals.runningDeletedPoll, runsImmediately: true,
                 cleanUpDeletedInstances),
         ]
+        if intervals.resizeConfirmWindow > 0 { tasks.append(task("_poll_unconfirmed_resizes", 0, confirmResizes)) }
         // 0 means never for these two.
         let (kept, offload) = (seconds(\.reclaimInterval), seconds(\.shelvedOffloadTime))
         if kept > 0 { tasks.append(task("_reclaim_queued_deletes", kept) { try await due(.delete, "soft-delete", kept, $0) }) }

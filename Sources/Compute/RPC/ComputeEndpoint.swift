@@ -102,6 +102,8 @@ extension ComputeManager {
             return .null
         case "get_console_output", "get_diagnostics", "get_instance_diagnostics":
             return try await answerQuestion(method, arguments, context)
+        case "prep_resize", "resize_instance", "finish_resize", "confirm_resize", "revert_resize", "finish_revert_resize":
+            return try await requestResize(method, arguments, request)
         case "external_instance_event":
             return try await wrappedHost(method.name, arguments: arguments.values, context: context) {
                 await self.externalInstanceEvent(

@@ -79,25 +79,25 @@ package enum RPCMethodTable {
     ]
 
     private static let moves: [RPCMethod] = [
-        .refused(
+        .carriedOut(
             "prep_resize", .cast, "ETAMF",
             [
                 .image, .instance, .object("Flavor", "flavor"), .any("request_spec"),
                 .dictionary("filter_properties").optional, .text("node").optional, .cleanShutdown.optional,
-                .migration.optional, .objects("Selection", "host_list").optional,
+                .migration, .objects("Selection", "host_list").optional,
             ]),
-        .refused(
+        .carriedOut(
             "resize_instance", .cast, "ETAMF",
             [
                 .instance, .image, .migration, .object("Flavor", "flavor"), .cleanShutdown.optional,
                 .requestSpec.optional,
             ]),
-        .refused(
+        .carriedOut(
             "finish_resize", .cast, "ETAMF",
             [.any("disk_info"), .image, .instance, .migration, .requestSpec.optional]),
-        .refused("confirm_resize", .cast, "EAMFL", [.instance, .migration]),
-        .refused("revert_resize", .cast, "ETAMF", [.instance, .migration, .requestSpec.optional]),
-        .refused("finish_revert_resize", .cast, "ETAMF", [.instance, .migration, .requestSpec.optional]),
+        .carriedOut("confirm_resize", .cast, "EAMFL", [.instance, .migration]),
+        .carriedOut("revert_resize", .cast, "ETAMF", [.instance, .migration, .requestSpec.optional]),
+        .carriedOut("finish_revert_resize", .cast, "ETAMF", [.instance, .migration, .requestSpec.optional]),
         .refused(
             "prep_snapshot_based_resize_at_dest", .longCall, "EAF",
             [

@@ -123,7 +123,13 @@ extension MachineDriver {
                 let known = Set(interfaces.map(\.deviceName))
                 let forgotten = (saved ?? nil)?.interfaces.filter { !known.contains($0.deviceName) } ?? []
                 await unplug(interfaces + forgotten, of: uuid)
-                if destroysDisks { try await blocking { [self] in try directory(uuid).remove() } }
+                // The kept one first: left alone it would be taken for a machine whose revert was cut.
+                if destroysDisks {
+                    try await blocking { [self] in
+                        try kept(uuid).remove()
+                        try directory(uuid).remove()
+                    }
+                }
             }
         }
     }

@@ -25,6 +25,7 @@ extension MachineDriver {
                 "find the machine monitor", options.monitorPath, remedy: "set [apus] monitor_path in nova.conf")
         }
         try InstanceDirectory.removeDrafts(in: options.instancesPath)
+        try InstanceDirectory.finishPuttingBack(in: options.instancesPath)
         try cache.removeParts()
         return try instanceUUIDs()
     }

@@ -20,6 +20,9 @@ final class HostDatabase: RPCClient {
         /// Arguments of the calls, in the same order.
         var requests: [[String: JSONValue]] = []
         var casts: [String] = []
+        /// Messages to compute services, not taken yet.
+        var messages: [(method: String, arguments: [String: JSONValue])] = []
+        var faults: [String] = []
         var nextID = 1
         /// What somebody else does right after a call.
         var afterCall: [String: @Sendable (inout Rows) -> Void] = [:]
@@ -46,7 +49,10 @@ final class HostDatabase: RPCClient {
     func cast(_ target: RPCTarget, _ method: String, _ arguments: [String: JSONValue], context: RequestContext)
         async throws
     {
-        rows.withLock { $0.casts.append(method) }
+        rows.withLock {
+            $0.casts.append(method)
+            if target.topic == "compute" { $0.messages.append((method, arguments)) }
+        }
     }
 
     func call(
@@ -112,10 +118,25 @@ final class HostDatabase: RPCClient {
             }
             return InstanceList(found, in: profile).primitive
         case "Instance.get_by_uuid":
-            guard let instance = rows.instances.first(where: { $0.uuid == keywords["uuid"]?.stringValue })
+            let uuid = keywords["uuid"]?.stringValue ?? list.first?.stringValue
+            guard let instance = rows.instances.first(where: { $0.uuid == uuid })
             else { throw RemoteFailure(className: "InstanceNotFound", message: "none") }
             return instance.primitive
-        case "MigrationList.get_in_progress_and_error": return MigrationList(rows.migrations, in: profile).primitive
+        case "MigrationList.get_in_progress_and_error":
+            let open = rows.migrations.filter { !["confirmed", "reverted"].contains($0.status) }
+            return MigrationList(open, in: profile).primitive
+        case "MigrationList.get_unconfirmed_by_dest_compute":
+            return MigrationList(rows.migrations.filter { $0.status == "finished" }, in: profile).primitive
+        case "Migration.get_by_id_and_instance":
+            guard let migration = rows.migrations.first(where: { $0.id == list[0].intValue })
+            else { throw RemoteFailure(className: "MigrationNotFound", message: "none") }
+            return migration.primitive
+        case "MigrationContext.get_by_instance_uuid":
+            guard let context = rows.instances.first(where: { $0.uuid == list[0].stringValue })?.migrationContext
+            else { throw RemoteFailure(className: "MigrationContextNotFound", message: "none") }
+            return context.primitive
+        case "InstanceActionEvent.event_start", "InstanceActionEvent.event_finish_with_failure", "InstanceAction.action_start":
+            return .null
         case "MigrationList.get_by_filters": return MigrationList(rows.evacuations, in: profile).primitive
         case "BlockDeviceMappingList.get_by_instance_uuid":
             var root = BlockDeviceMapping(in: profile)
@@ -162,13 +183,31 @@ final class HostDatabase: RPCClient {
         case "ComputeNode.destroy()":
             rows.nodes.removeAll { $0.uuid == object["uuid"]?.stringValue }
             return nothing
+        case "InstanceFault.create()":
+            rows.faults.append(object["message"]?.stringValue ?? "")
+            return nothing
+        case "Instance.drop_migration_context()":
+            for index in rows.instances.indices where rows.instances[index].uuid == object["uuid"]?.stringValue {
+                rows.instances[index].object.load("migration_context", .null)
+            }
+            return [["migration_context": .null, "obj_what_changed": []], nil]
         case "Instance.save()":
+            if let expected = arguments["kwargs"]?["expected_task_state"]?.arrayValue,
+                let row = rows.instances.first(where: { $0.uuid == object["uuid"]?.stringValue }),
+                !expected.contains(row.object["task_state"] ?? .null)
+            {
+                throw RemoteFailure(className: "UnexpectedTaskStateError", message: "Conflict updating instance")
+            }
             let instance = try Instance(object: stored())
             rows.instances.removeAll { $0.uuid == instance.uuid }
             rows.instances.append(instance)
             return nothing
         case "Migration.save()":
             let migration = try Migration(object: stored())
+            if let index = rows.migrations.firstIndex(where: { $0.uuid == migration.uuid }) {
+                rows.migrations[index] = migration
+                return nothing
+            }
             rows.evacuations.removeAll { $0.instanceUUID == migration.instanceUUID }
             rows.evacuations.append(migration)
             return nothing

@@ -88,6 +88,11 @@ final class FixedDriver: ComputeDriver {
     func suspend(instance: Instance) async throws {}
     func resume(instance: Instance, interfaces: [InterfaceRequest]) async throws {}
     func injectNMI(instanceUUID: String) async throws {}
+    func checkResize(_ request: ResizeRequest) async throws {}
+    func beginResize(_ request: ResizeRequest) async throws {}
+    func finishResize(_ request: ResizeRequest) async throws {}
+    func confirmResize(instanceUUID: String) async throws {}
+    func revertResize(instanceUUID: String) async throws {}
     func pause(instanceUUID: String) async throws {}
     func unpause(instanceUUID: String) async throws {}
     func consoleOutput(instanceUUID: String, byteCount: Int) async throws -> [UInt8] { [] }
@@ -122,6 +127,9 @@ struct NoNetwork: InstanceNetwork {
     ) async throws -> NetworkInfo { [] }
     func deallocate(for instance: Instance, requested: NetworkRequestList?, context: RequestContext) async throws {}
     func refresh(_ instance: Instance, portID: String?, context: RequestContext) async throws -> NetworkInfo { [] }
+    func activateBindings(of instance: Instance, on host: String, context: RequestContext) async throws {}
+    func bindPorts(of instance: Instance, to host: String, context: RequestContext) async throws {}
+    func clearMoveMarks(of instance: Instance, context: RequestContext) async throws {}
     func cached(_ instance: Instance) -> NetworkInfo { [] }
     func bind(_ instance: Instance, context: RequestContext) async throws {}
     func forget(portID: String, of instance: Instance, context: RequestContext) async throws -> VIF? { nil }

@@ -112,6 +112,11 @@ final class MemoryPlacement: PlacementAPI {
             }
         }
     }
+    func setAllocations(_ byConsumer: [String: Allocations]) async throws {
+        let isUnreachable = state.withLock { $0.unreachable }
+        if isUnreachable { throw Self.fault(.unreachable, "connection refused") }
+        for (consumer, allocations) in byConsumer { try await setAllocations(allocations, ofConsumer: consumer) }
+    }
     func deleteAllocations(ofConsumer consumer: String) async throws {
         state.withLock { state in
             for uuid in state.providers.keys { state.providers[uuid]?.allocations[consumer] = nil }

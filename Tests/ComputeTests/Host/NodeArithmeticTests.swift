@@ -72,6 +72,34 @@ import Testing
         #expect(other.memoryMiB == 0)
     }
 
+    @Test func `a move on one host counts both sizes until it is over, however often the host is audited`() {
+        func flavor(_ memoryMiB: Int) -> JSONValue {
+            var flavor = Flavor(in: .zed)
+            flavor.set("memory_mb", to: memoryMiB)
+            return flavor.primitive
+        }
+        var instance = HostSamples.instance(vmState: "resized", memoryMiB: 2048)
+        instance.set("instance_type_id", to: 2)
+        instance.set("old_flavor", to: flavor(256))
+        var migration = Migration(in: .zed)
+        for field in ["source_compute", "dest_compute"] { migration.set(field, to: "host1") }
+        for field in ["source_node", "dest_node"] { migration.set(field, to: "node1") }
+        migration.set("migration_type", to: "resize")
+        migration.set("old_instance_type_id", to: 1)
+        var usage = NodeUsage(reservedVCPUs: 0, reservedMemoryMiB: 0, reservedDiskMiB: 0, statistics: NodeStatistics())
+        usage.update(instance, usage: ResourceUsage(instance: instance, isVolumeBacked: false))
+        for _ in 0..<2 { usage.update(migration, of: instance, host: "host1", node: "node1", isVolumeBacked: false) }
+        #expect(usage.memoryMiB == 2048 + 256)
+        var reverted = usage
+        usage.endMove(of: instance, usage: ResourceUsage(instance: instance, isVolumeBacked: false))
+        #expect(usage.memoryMiB == 2048)
+        reverted.endMove(of: instance, usage: ResourceUsage(flavor: instance.oldFlavor ?? Flavor(in: .zed), isVolumeBacked: false))
+        #expect(reverted.memoryMiB == 256)
+        // An instance that is not counted is not counted by the end of its move.
+        usage.endMove(of: HostSamples.instance("11111111-1111-4111-8111-111111111111"), usage: ResourceUsage(instance: instance, isVolumeBacked: false))
+        #expect(usage.memoryMiB == 2048)
+    }
+
     @Test func `inventories follow ratio, reserve and what is there`() {
         let ratios = AllocationRatios(
             cpu: nil, memory: 2, disk: nil, initialCPU: 16, initialMemory: 1.5, initialDisk: 1)

@@ -94,6 +94,17 @@ final class RecordingDriver: ComputeDriver {
         try await perform("resume", instance.uuid, then: .running)
     }
     func injectNMI(instanceUUID: String) async throws { try await perform("inject_nmi", instanceUUID, then: nil) }
+    func checkResize(_ request: ResizeRequest) async throws {
+        try await perform("check_resize", request.instance.uuid, then: nil)
+    }
+    func beginResize(_ request: ResizeRequest) async throws {
+        try await perform("begin_resize", request.instance.uuid, then: nil)
+    }
+    func finishResize(_ request: ResizeRequest) async throws {
+        try await perform("finish_resize \(request.flavor.name)", request.instance.uuid, then: nil)
+    }
+    func confirmResize(instanceUUID: String) async throws { try await perform("confirm_resize", instanceUUID, then: nil) }
+    func revertResize(instanceUUID: String) async throws { try await perform("revert_resize", instanceUUID, then: nil) }
     func pause(instanceUUID: String) async throws { try await perform("pause", instanceUUID, then: .paused) }
     func unpause(instanceUUID: String) async throws { try await perform("unpause", instanceUUID, then: .running) }
     func consoleOutput(instanceUUID: String, byteCount: Int) async throws -> [UInt8] {
@@ -133,6 +144,30 @@ struct RecordingBooks: HostBooks {
     }
     func updateUsage(_ instance: Instance, context: RequestContext) async { journal.note("books usage") }
     func deleteAllocations(of instanceUUID: String) async throws { journal.note("books delete allocations") }
+    func claimResize(
+        _ instance: inout Instance, _ migration: inout Migration, to flavor: Flavor, context: RequestContext
+    ) async throws {
+        journal.note("books claim resize")
+        try await behaviour.perform("claim resize")
+        migration.set("dest_compute", to: "host2")
+        migration.set("dest_node", to: "host2")
+        try await conductor.call(&migration, "save", context: context)
+        let moved = MigrationContext(instanceUUID: instance.uuid, migrationID: migration.id, profile: conductor.profile)
+        instance.object.load("migration_context", moved.primitive)
+    }
+    func endResize(
+        _ instance: inout Instance, _ migration: inout Migration, as end: ResizeEnd, context: RequestContext
+    ) async throws {
+        journal.note("books end resize \(end.rawValue)")
+        try await behaviour.perform("end resize")
+        migration.status = end.rawValue
+        try await conductor.call(&migration, "save", context: context)
+    }
+    func revertAllocations(of migration: Migration, to instanceUUID: String) async throws {
+        journal.note("books revert allocations")
+        try await behaviour.perform("revert allocations")
+    }
+    func dropAllocations(of migration: Migration) async throws { journal.note("books drop allocations") }
     func setEnabled(_ isEnabled: Bool, context: RequestContext) async throws { journal.note("books enabled \(isEnabled)") }
     func buildFinished(successfully: Bool) async { journal.note("books build \(successfully)") }
     func tellSchedulers(updated instance: Instance, context: RequestContext) async { journal.note("scheduler update") }
@@ -172,6 +207,18 @@ struct RecordingNetwork: InstanceNetwork {
         journal.note("network refresh \(portID ?? "all")")
         try await behaviour.perform("refresh")
         return [vif]
+    }
+    func activateBindings(of instance: Instance, on host: String, context: RequestContext) async throws {
+        journal.note("network activate \(host)")
+        try await behaviour.perform("activate")
+    }
+    func bindPorts(of instance: Instance, to host: String, context: RequestContext) async throws {
+        journal.note("network bind \(host)")
+        try await behaviour.perform("bind")
+    }
+    func clearMoveMarks(of instance: Instance, context: RequestContext) async throws {
+        journal.note("network clear marks")
+        try await behaviour.perform("clear marks")
     }
     func cached(_ instance: Instance) -> NetworkInfo { instance.infoCache?.networkInfo.map { VIF($0) } ?? [] }
     func bind(_ instance: Instance, context: RequestContext) async throws { journal.note("network bind") }

@@ -24,6 +24,7 @@ final class RecordingConductor: RPCClient {
         var events: [(name: String, message: String?)] = []
         var casts: [Cast] = []
         var failures: [String: any Error] = [:]
+        var answers: [String: JSONValue] = [:]
     }
     private let state = Mutex(State())
     let journal: Journal
@@ -40,6 +41,8 @@ final class RecordingConductor: RPCClient {
     func remove(_ uuid: String) { state.withLock { $0.rows[uuid] = nil } }
     /// Calls of this name ("Instance.save") fail from now on; nil: no more.
     func fail(_ call: String, with error: (any Error)?) { state.withLock { $0.failures[call] = error } }
+    /// What a class call ("Migration.get_by_id_and_instance") answers from now on.
+    func answer(_ call: String, with answer: JSONValue) { state.withLock { $0.answers[call] = answer } }
     var faults: [[String: JSONValue]] { state.withLock { $0.faults } }
     var finishedEvents: [(name: String, message: String?)] { state.withLock { $0.events } }
     var casts: [Cast] { state.withLock { $0.casts } }
@@ -49,8 +52,14 @@ final class RecordingConductor: RPCClient {
         timeout: Duration, monitor: Duration?
     ) async throws -> JSONValue {
         try Task.checkCancellation()
-        if method == "object_action" { return try objectAction(arguments) }
-        return try classAction(arguments)
+        switch method {
+        case "object_action": return try objectAction(arguments)
+        case "object_class_action_versions": return try classAction(arguments)
+        default:
+            journal.note("call \(target.topic) \(method) \(target.version)")
+            if let failure = state.withLock({ $0.failures[method] }) { throw failure }
+            return .null
+        }
     }
 
     func cast(
@@ -73,6 +82,7 @@ final class RecordingConductor: RPCClient {
         case "InstanceFault.create":
             journal.note("\(call) \(object["code"]?.intValue ?? 0)")
             state.withLock { $0.faults.append(object.fields) }
+        case "Migration.save": journal.note("\(call) \(object["status"]?.stringValue ?? "-")")
         case "BlockDeviceMapping.save": journal.note("\(call) \(object["device_name"]?.stringValue ?? "-")")
         default: journal.note("\(call) \(object.changes.sorted())")
         }
@@ -129,7 +139,7 @@ final class RecordingConductor: RPCClient {
             state.withLock { $0.events.append((positional.last?.stringValue ?? "", message)) }
         default: journal.note(call)
         }
-        return .null
+        return state.withLock { $0.answers[call] } ?? .null
     }
 
     private static func text(_ value: JSONValue?) -> String {

@@ -71,6 +71,13 @@ final class NeutronTwin: NeutronAPI {
     func updatePort(_ id: String, _ port: JSONValue, as authorization: RequestAuthorization) async throws -> JSONValue {
         try await member("port", "PUT", "ports/\(id)", body: port, as: authorization)
     }
+    func binding(ofPort id: String, on host: String, as authorization: RequestAuthorization) async throws -> JSONValue? {
+        let answer = try await send("GET", "ports/\(id)/bindings/\(host)", expecting: 404, as: authorization)
+        return answer["binding"]
+    }
+    func activateBinding(ofPort id: String, on host: String, as authorization: RequestAuthorization) async throws {
+        _ = try await send("PUT", "ports/\(id)/bindings/\(host)/activate", as: authorization)
+    }
     func deletePort(_ id: String, as authorization: RequestAuthorization) async throws {
         _ = try await send("DELETE", "ports/\(id)", expecting: 404, as: authorization)
     }
