@@ -57,6 +57,8 @@ package struct PCIConfigurationSpace: Sendable {
     private var romByteCount: UInt64?
     /// Registers of `addRegister` as after power on.
     private var resetValues: [(offset: Int, value: UInt32, byteCount: Int)] = []
+    /// PCI Express functions have space up to 4096, empty here. Firmware follows its list of capabilities without looking for all ones.
+    var hasExtendedSpace = false
     private var nextCapability: Int
     private var lastPointer = Register.capabilities
 
@@ -174,9 +176,9 @@ package struct PCIConfigurationSpace: Sendable {
 
     // MARK: guest access
 
-    /// Reads as the guest does: out of the header or across its end, all ones.
+    /// Reads as the guest does: out of the header or across its end, all ones, or zeroes where it is extended space: "no capability".
     package func read(offset: Int, width: AccessWidth) -> UInt64 {
-        guard offset >= 0, offset <= Self.byteCount - width.byteCount else { return width.allOnes }
+        guard offset >= 0, offset <= Self.byteCount - width.byteCount else { return hasExtendedSpace ? 0 : width.allOnes }
         var value: UInt64 = 0
         for index in 0..<width.byteCount { value |= UInt64(bytes[offset + index]) << UInt64(8 * index) }
         return value

@@ -42,6 +42,7 @@ extension PCIConfigurationSpace {
         put(0, 2, at: 0x1C, writable: kind & Self.rootPort != 0 ? 0x0F : 0)  // root control
         put(0, 2, at: 0x28, writable: 0x001F)  // completion timeout
         put(1, 2, at: 0x30)  // target link speed
+        hasExtendedSpace = true
         _ = addCapability(id: Self.express, body: body, writable: mask)
     }
 }

@@ -60,6 +60,9 @@ private struct Bench {
         // PCI Express, version 2, root port with a slot; slot 5, a card in it, the link up.
         #expect(bench.read(bench.port, offset) == 0x0142_0010 && bench.read(bench.port, offset + 0x14) >> 19 == 5)
         #expect(bench.read(bench.port, offset + 0x1A, .word) == 0x40 && bench.read(bench.port, offset + 0x12, .word) == 0x2011)
+        // Extended space, by ECAM: the list of capabilities is empty.
+        let window = PCIExpressWindow(bench.bus)
+        #expect(window.read(offset: UInt64(bench.port.routingID) << 12 | 0x100, width: .doubleWord) == 0)
         // No BARs, no subsystem: what is written where they would be is bus numbers and windows.
         bench.write(bench.port, 0x10, 0xFFFF_FFFF)
         #expect(bench.read(bench.port, 0x10) == 0 && bench.read(bench.port, 0x2C) == 0)
