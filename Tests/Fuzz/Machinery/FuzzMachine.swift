@@ -13,6 +13,8 @@ final class FuzzMachine: VirtualMachine {
     func setLine(gsi: UInt32, isAsserted: Bool) {}
     func stopClock() throws(AcceleratorError) {}
     func startClock() throws(AcceleratorError) {}
+    func show(_ model: ProcessorModel) throws(AcceleratorError) {}
+    func setTimerInterrupt(isConnected: Bool) throws(AcceleratorError) {}
     func saveState() throws(AcceleratorError) -> [UInt8] { throw unused }
     func restoreState(_ state: [UInt8]) throws(AcceleratorError) { throw unused }
     private var unused: AcceleratorError { AcceleratorError("use", subject: "the fuzzer's machine", reason: "it has no processor") }

@@ -14,5 +14,5 @@ let savedStateTarget = FuzzTarget("saved-state", 4096) { input in
         guard let section = try? state.section(entry.name, upTo: .max) else { continue }
         if section.bytes.count > bytes.count { finding("section \(entry.name) has more bytes than its file") }
     }
-    if !state.description.contains("saved state") { finding("it cannot be described") }
+    if !state.summary.contains("saved state") { finding("it cannot be described") }
 }
