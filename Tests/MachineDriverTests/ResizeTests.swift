@@ -201,13 +201,13 @@ struct ResizeTests {
     @Test func topologyAndQueuesFollowFlavorAndImage() throws {
         let fixture = try DriverFixture()
         let plan = try MachinePlan(fixture.request(), options: fixture.options)
-        let wanted = flavor(vcpus: 8, specs: ["hw:cpu_threads": "2", "hw_rng:allowed": "False"])
+        let wanted = flavor(vcpus: 8, specs: ["hw:cpu_threads": "2", "hw_rng:allowed": "False", "quota:disk_read_iops_sec": "100"])
         let image: JSONValue = ["id": "image", "properties": ["kernel_id": "kernel", "hw_cpu_cores": "4", "hw_vif_multiqueue_enabled": "true"]]
         let machine = try ResizePlan(
             plan.machine, resize(fixture, to: wanted, image: image), byteCounts: ["disk": 4096], options: fixture.options
         ).machine
         #expect(machine.vcpus == 8 && machine.sockets == 1 && machine.cores == 4 && machine.threads == 2)
-        #expect(machine.queueCount == 8 && !machine.hasEntropy)
+        #expect(machine.queueCount == 8 && !machine.hasEntropy && machine.diskLimits == ["read_iops_sec": 100])
         #expect(machine.commandLine == plan.machine.commandLine && machine.hasRAMDisk == plan.machine.hasRAMDisk)
     }
 

@@ -28,7 +28,7 @@ extension GuestTests {
                 machine.disks = [description]
             }
             let pattern = "read \(mebibytes) MiB from "
-            #expect(monitor.waitForConsole { $0.split(separator: pattern).count > 1 && $0.contains("ready ") }, "\(monitor.console.suffix(500))")
+            #expect(monitor.waitForConsole { $0.contains(pattern) && $0.contains("ready ") }, "\(monitor.console.suffix(500))")
             let words = monitor.console.split(separator: pattern).last?.split(whereSeparator: \.isWhitespace)
             let begin = try #require(words?.first.flatMap { Double($0) }), end = try #require(words?.dropFirst(2).first.flatMap { Double($0) })
             return end - begin

@@ -32,6 +32,8 @@ struct ResizePlan: Sendable {
         self.machine.threads = wanted.machine.threads
         self.machine.hasEntropy = wanted.machine.hasEntropy
         self.machine.queueCount = wanted.machine.queueCount
+        self.machine.diskLimits = wanted.machine.diskLimits
+        self.machine.processor = wanted.machine.processor
 
         let oldRootGiB = request.instance.flavor?.rootGiB ?? request.instance.rootGiB
         let rootByteCount = byteCounts[Self.root] ?? 0
