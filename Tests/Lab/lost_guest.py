@@ -1,10 +1,10 @@
 #!/usr/bin/python3
-"""Did the lab host's emulated processor lose this guest?   lost-guest CONTROL-SOCKET   (status 0: yes, and which vCPU; 1: no)
+"""Did the lab host's emulated processor lose this guest?   lost_guest.py CONTROL-SOCKET   (status 0: yes, and which vCPU; 1: no)
 
 The emulation of VMRUN now and then puts the host's own registers into the guest's control block (kvm-host tells how often). The guest
-then stands still for good, its instruction pointer behind the host's own VMRUN, in kvm_amd, or beyond 4 GiB though its processor is not
-in long mode: places to which no guest can bring a processor. This looks for that in the machine's saved state and changes nothing; a
-test that fails without it fails because of us.
+then stands still for good: it faults on fetching from behind the host's own VMRUN, in kvm_amd, or its instruction pointer is beyond
+4 GiB though its processor is not in long mode. No guest can bring a processor there. This looks for that in the machine's saved state
+and changes nothing; a test that fails without it fails because of us.
 """
 import json
 import os
@@ -40,7 +40,7 @@ class Control:
 
 
 def processors(file):
-    """Name, instruction pointer and EFER of each vCPU in a saved machine (the monitor's article "Saved state" has the format)."""
+    """Name, instruction pointer, CR2 and EFER of each vCPU in a saved machine (the monitor's article "Saved state" has the format)."""
     header = file.read(64)
     table, place = file.read(struct.unpack_from('<I', header, 24)[0]), 0
     while place < len(table):
@@ -59,7 +59,7 @@ def processors(file):
             states.append(data[at + 8:at + 8 + length])
             at += 8 + length
         # sixteen general registers, rip; eight segments, two tables, cr0 cr2 cr3 cr4 cr8, efer
-        yield name, struct.unpack_from('<Q', states[1], 128)[0], struct.unpack_from('<Q', states[2], 264)[0]
+        yield name, *(struct.unpack_from('<Q', states[i], at)[0] for i, at in ((1, 128), (2, 232), (2, 264)))
 
 
 def host_module():
@@ -72,7 +72,7 @@ def host_module():
 
 
 def lost(control):
-    """The name of a vCPU that is where no guest can be, or None. The machine runs on."""
+    """The vCPU that is where no guest can be, or None; also where there is no state to look at. The machine runs on."""
     with tempfile.TemporaryFile() as state:
         control.ask('pause')
         try:
@@ -82,16 +82,20 @@ def lost(control):
         finally:
             control.ask('resume')
         state.seek(0)
-        for name, pointer, efer in processors(state):
-            if pointer in host_module() or efer & 0x400 == 0 and pointer >= 1 << 32:
-                return '%s at %#x' % (name, pointer)
+        host = host_module()
+        try:
+            for name, pointer, fault, efer in processors(state):
+                if pointer in host and fault == pointer or efer & 0x400 == 0 and pointer >= 1 << 32:
+                    return '%s at %#x' % (name, pointer)
+        except struct.error:
+            pass
     return None
 
 
 if __name__ == '__main__':
     try:
         found = lost(Control(sys.argv[1]))
-    except (OSError, EOFError, struct.error) as error:
+    except (OSError, EOFError) as error:
         print('%s: %s' % (sys.argv[1], error), file=sys.stderr)
         sys.exit(1)
     if found:
