@@ -97,14 +97,7 @@ final class MonitorProcess {
     }
 
     /// Polls until the console holds this, at most five minutes: the lab's processor is slow.
-    /// Where that is past and the lab host's processor has lost the guest, it is said for `kvm-tests` to read.
-    func waitForConsole(_ isThere: (String) -> Bool) -> Bool {
-        if Self.within(seconds: 300, { isThere(console) }) { return true }
-        if let look = Self.setting("APUS_LOST_GUEST"), system("\(look) \(controlPath)") == 0 {
-            print("the lab host's processor lost a guest of \(Test.current?.name ?? "")")
-        }
-        return false
-    }
+    func waitForConsole(_ isThere: (String) -> Bool) -> Bool { Self.within(seconds: 300) { isThere(console) } }
 
     static func within(seconds: UInt64, _ condition: () -> Bool) -> Bool {
         let deadline = SystemClock.monotonicNanoseconds + seconds * 1_000_000_000
