@@ -87,11 +87,7 @@ extension SavedMachine {
             return disk
         }
         if hasConfigDrive { disks.append(Disk(id: "", file: "disk.config" + Self.rescueSuffix, isReadOnly: true)) }
-        machine.disks = disks.enumerated().map { index, disk in
-            var disk = disk
-            disk.id = "virtio-disk\(index)"
-            return disk
-        }
+        machine.disks = Disk.numbered(disks)
         return machine
     }
 }

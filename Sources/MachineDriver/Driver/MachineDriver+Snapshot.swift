@@ -13,13 +13,11 @@ extension MachineDriver {
         of instance: Instance, format: DiskSnapshot.Format, _ body: (DiskSnapshot) async throws -> Void
     ) async throws {
         let uuid = try checked(instance.uuid)
-        let file = try await locks.withLock(uuid) {
+        let (file, byteCount) = try await locks.withLock(uuid) {
             try await translatingErrors(while: "take a snapshot of instance \(uuid)") {
-                try await extract(uuid, format)
+                let file = try await extract(uuid, format)
+                return (file, try await blocking { try Files.byteCount(of: file, named: "snapshot of \(uuid)") })
             }
-        }
-        let byteCount = try await translatingErrors(while: "take a snapshot of instance \(uuid)") {
-            try Files.byteCount(of: file, named: "snapshot of \(uuid)")
         }
         try await body(DiskSnapshot(descriptor: file.rawValue, byteCount: byteCount, format: format))
         // The descriptor is the copy's only name: it ends here, and with a crash of this service too.
@@ -35,8 +33,11 @@ extension MachineDriver {
         let session = session(uuid).flatMap { $0.isGone || $0.runState != .running ? nil : $0 }
         if let session { try await session.pause() }
         do {
-            let source = try Descriptor(opening: directory.file(root.file), O_RDONLY)
-            if let clone = try await blocking({ try SnapshotFile.clone(source, in: directory) }) {
+            let (source, clone) = try await blocking {
+                let source = try Descriptor(opening: directory.file(root.file), O_RDONLY)
+                return (source, try SnapshotFile.clone(source, in: directory))
+            }
+            if let clone {
                 try await resume(session)
                 if format == .raw { return clone }
                 return try await blockingCancellably { try SnapshotFile.convert(clone, in: directory, isCancelled: $0) }
@@ -122,10 +123,9 @@ enum SnapshotFile {
         try format.open(owning: try second(file), named: "the snapshot", isReadOnly: isReadOnly)
     }
 
-    /// The same open file under a descriptor of its own.
     private static func second(_ file: Descriptor) throws(ImageError) -> OwnedDescriptor {
-        let copy = dup(file.rawValue)
-        guard copy >= 0 else { throw ImageError(.host(errno: errno), "open again", subject: "the snapshot") }
-        return OwnedDescriptor(owning: copy)
+        do { return try file.duplicate(named: "the snapshot") } catch {
+            throw ImageError(.host(errno: error.errno), error.operation, subject: error.subject)
+        }
     }
 }

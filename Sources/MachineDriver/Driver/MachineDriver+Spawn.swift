@@ -39,13 +39,12 @@ extension MachineDriver {
         let (imageID, flavor) = (plan.imageID, plan.rootByteCount)
         let image: Descriptor
         if let format = plan.imageFormat {
-            image = try await cache.open(imageID, fetch: fetch) { file in
+            image = try await cache.open(imageID, fetch: fetch) { _ in
+            } conversion: { file, path, isCancelled in
                 let source = try ImageConversion.open(file, format: format, imageID: imageID)
                 // Before gigabytes are written for nothing.
                 _ = try MachinePlan.rootByteCount(image: Int64(clamping: source.byteCount), flavor: flavor)
-            } conversion: { file, path, isCancelled in
-                let source = try ImageConversion.open(file, format: format, imageID: imageID)
-                try ImageConversion.convert(source, imageID: imageID, to: path, byteCount: 0, isCancelled: isCancelled)
+                try ImageConversion.convert(source, imageID: imageID, to: path, isCancelled: isCancelled)
             }
         } else {
             image = try await cache.open(imageID, fetch: fetch) { try Self.checkRaw($0, imageID: imageID) }

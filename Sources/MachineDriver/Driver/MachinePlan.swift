@@ -72,17 +72,17 @@ struct MachinePlan: Sendable {
         ramdiskID = properties.text("ramdisk_id") ?? instance.ramdiskID.flatMap { $0.isEmpty ? nil : $0 }
         rootByteCount = Int64(max(0, instance.rootGiB)) << 30
         configDrive = request.configDrive
-        var disks = [SavedMachine.Disk(id: "virtio-disk0", file: "disk", isReadOnly: false, bus: board.diskBus)]
+        var disks = [SavedMachine.Disk(id: "", file: "disk", isReadOnly: false, bus: board.diskBus)]
         let extra = [
             ("disk.eph0", Int64(max(0, instance.ephemeralGiB)) << 30),
             ("disk.swap", Int64(max(0, instance.flavor?.swapMiB ?? 0)) << 20),
         ]
         for (file, byteCount) in extra where byteCount > 0 {
             emptyDisks.append((file, byteCount))
-            disks.append(SavedMachine.Disk(id: "virtio-disk\(disks.count)", file: file, isReadOnly: false))
+            disks.append(SavedMachine.Disk(id: "", file: file, isReadOnly: false))
         }
         if configDrive != nil {
-            disks.append(SavedMachine.Disk(id: "virtio-disk\(disks.count)", file: "disk.config", isReadOnly: true))
+            disks.append(SavedMachine.Disk(id: "", file: "disk.config", isReadOnly: true))
         }
         let root = instance.rootDeviceName.flatMap { $0.hasPrefix("/dev/") ? $0 : nil } ?? "/dev/vda"
         let isMultiQueue =
@@ -91,7 +91,8 @@ struct MachinePlan: Sendable {
             uuid: uuid, name: options.instanceName(id: instance.id ?? 0), memoryMiB: memoryMiB, vcpus: vcpus,
             sockets: vcpus / (cores * threads), cores: cores, threads: threads,
             commandLine: properties.text("os_command_line") ?? "root=\(root) console=tty0 console=ttyS0",
-            hasRAMDisk: ramdiskID != nil, hasEntropy: specs["hw_rng:allowed"]?.lowercased() != "false", disks: disks,
+            hasRAMDisk: ramdiskID != nil, hasEntropy: specs["hw_rng:allowed"]?.lowercased() != "false",
+            disks: SavedMachine.Disk.numbered(disks),
             queueCount: isMultiQueue ? min(vcpus, 8) : 1, interfaces: request.interfaces)
         machine.processor = ProcessorChoice(options.processor, image: properties, specs: specs)
         machine.diskLimits = try DiskQuota.read(specs)

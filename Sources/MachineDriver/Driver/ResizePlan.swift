@@ -56,11 +56,7 @@ struct ResizePlan: Sendable {
             machine.disks.first { $0.file == file } ?? SavedMachine.Disk(id: "", file: file, isReadOnly: false)
         }
         let all = machine.disks.filter { $0.file == Self.root } + extra + others
-        self.machine.disks = all.enumerated().map { index, disk in
-            var disk = disk
-            disk.id = "virtio-disk\(index)"
-            return disk
-        }
+        self.machine.disks = SavedMachine.Disk.numbered(all)
     }
 
     private static func refusal(_ disk: String, _ now: Int64, _ wanted: Int64) -> DriverError {

@@ -1,5 +1,6 @@
 // A descriptor with one owner, handed between tasks and closed with the last reference.
 import Glibc
+import HostSystem
 
 /// An open file descriptor that is closed when its owner goes.
 final class Descriptor: Sendable {
@@ -16,5 +17,13 @@ final class Descriptor: Sendable {
         let number = unsafe Glibc.open(path, flags | O_CLOEXEC, mode)
         guard number >= 0 else { throw HostFailure(flags & O_CREAT != 0 ? "create" : "open", path) }
         self.init(owning: number)
+    }
+
+    /// The same open file under a number of its own, for an owner that closes it.
+    /// - Parameter name: for messages.
+    func duplicate(named name: String) throws(HostFailure) -> OwnedDescriptor {
+        let copy = fcntl(rawValue, F_DUPFD_CLOEXEC, 0)
+        guard copy >= 0 else { throw HostFailure("open again", name) }
+        return OwnedDescriptor(owning: copy)
     }
 }

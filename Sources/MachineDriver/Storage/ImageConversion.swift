@@ -16,11 +16,10 @@ enum ImageConversion {
         guard formats.contains(name), let format = DiskImage.ImageFormat(rawValue: name) else {
             throw refusal(imageID, "its disk format \(name.prefix(32)) cannot be converted")
         }
-        let copy = dup(file.rawValue)
-        guard copy >= 0 else { throw HostFailure("open again", "image \(imageID)") }
+        let copy = try file.duplicate(named: "image \(imageID)")
         let image: any BlockingImage
         do throws(ImageError) {
-            image = try format.open(owning: OwnedDescriptor(owning: copy), named: "image \(imageID)", isReadOnly: true)
+            image = try format.open(owning: copy, named: "image \(imageID)", isReadOnly: true)
         } catch {
             if case .host = error.code { throw HostFailure("read", "image \(imageID)", errno: error.errno) }
             // Refused is what names a backing file: whose path it is must not be tried out with our answers.
@@ -34,20 +33,18 @@ enum ImageConversion {
         return image
     }
 
-    /// Writes the image's disk to the new file `path`, holes where it is zero, and grows it to `byteCount`. `isCancelled` is asked
-    /// between pieces. On failure there is no file.
+    /// Writes the image's disk to the new file `path`, holes where it is zero. `isCancelled` is asked between pieces. On failure there is no file.
     static func convert(
-        _ image: any BlockingImage, imageID: String, to path: String, byteCount: Int64, isCancelled: () -> Bool
+        _ image: any BlockingImage, imageID: String, to path: String, isCancelled: () -> Bool
     ) throws {
         let target = try Descriptor(opening: path, O_RDWR | O_CREAT | O_EXCL)
         do {
-            guard ftruncate(target.rawValue, off_t(max(byteCount, Int64(clamping: image.byteCount)))) == 0 else {
+            guard ftruncate(target.rawValue, off_t(clamping: image.byteCount)) == 0 else {
                 throw HostFailure("grow disk", path)
             }
-            let copy = dup(target.rawValue)
-            guard copy >= 0 else { throw HostFailure("open again", path) }
+            let copy = try target.duplicate(named: path)
             do throws(ImageError) {
-                let disk = try DiskImage.ImageFormat.raw.open(owning: OwnedDescriptor(owning: copy), named: path, isReadOnly: false)
+                let disk = try DiskImage.ImageFormat.raw.open(owning: copy, named: path, isReadOnly: false)
                 let mirror = try MirrorImage(of: image, to: disk)
                 var goesOn = true
                 while goesOn, !isCancelled() { goesOn = try mirror.step() }

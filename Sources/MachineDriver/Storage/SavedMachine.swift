@@ -14,6 +14,15 @@ struct SavedMachine: Sendable, Equatable {
         var isReadOnly: Bool
         /// What it is attached to, by Nova's name; absent in files of the first version of this program.
         var bus = "virtio"
+
+        /// Each with the id of its place.
+        static func numbered(_ disks: [Disk]) -> [Disk] {
+            disks.enumerated().map { index, disk in
+                var disk = disk
+                disk.id = "virtio-disk\(index)"
+                return disk
+            }
+        }
     }
     /// Nova's hw_firmware_type.
     enum Firmware: String, Sendable { case bios, uefi }
