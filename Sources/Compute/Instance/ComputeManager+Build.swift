@@ -63,7 +63,7 @@ extension ComputeManager {
             isClaimed = true
             let networkInfo = try await spawn(&instance, build, files)
             do { try await complete(&instance, build, networkInfo) } catch {
-                await removeMachine(of: instance, networkInfo, build)
+                await removeMachine(of: instance, networkInfo, build.operation)
                 throw error
             }
         } catch {

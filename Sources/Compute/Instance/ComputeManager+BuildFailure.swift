@@ -12,7 +12,7 @@ extension ComputeManager {
         case .disappeared:
             build.operation.logger.info("the instance was deleted while it was built")
             await cleanUpNetwork(&instance, build)
-            await deleteAllocations(of: instance, build)
+            await deleteAllocations(of: instance, build.operation)
             await services.books.buildFinished(successfully: false)
             return nil
         case .reschedule(let cause, let byPolicy):
@@ -27,7 +27,7 @@ extension ComputeManager {
             }
             await fail(&instance, exception, build)
             if !byPolicy {
-                await deleteAllocations(of: instance, build)
+                await deleteAllocations(of: instance, build.operation)
                 await services.books.buildFinished(successfully: false)
             }
             return exception
@@ -36,7 +36,7 @@ extension ComputeManager {
                 cause.className == "BuildAbortException"
                 ? cause : NovaException.buildAbort(instance.uuid, cause.message, cause: cause)
             await fail(&instance, exception, build)
-            await deleteAllocations(of: instance, build)
+            await deleteAllocations(of: instance, build.operation)
             await services.books.buildFinished(successfully: false)
             return exception
         }
@@ -56,7 +56,7 @@ extension ComputeManager {
         instance.taskState = "scheduling"
         do {
             try await services.conductor.save(&instance, context: build.context)
-            await deleteAllocations(of: instance, build)
+            await deleteAllocations(of: instance, build.operation)
             var properties = build.request.filterProperties
             properties["retry"] = .object(retry)
             let received = build.request.received
@@ -104,11 +104,5 @@ extension ComputeManager {
             try await self.services.conductor.save(&cleaned, context: build.context)
         }
         instance = cleaned
-    }
-
-    private func deleteAllocations(of instance: Instance, _ build: Build) async {
-        await tried("delete the allocations", build.operation) {
-            try await self.services.books.deleteAllocations(of: instance.uuid)
-        }
     }
 }

@@ -31,6 +31,23 @@ extension ComputeManager {
             where NovaException.isClass("InstanceNotFound", error) { return .noState }
     }
 
+    /// The end of an operation that went well, in the record: what the guest does, the state the server is in, no task any more.
+    /// - Parameter expecting: the tasks that the record may have, as `Conductor.save` has it.
+    func endTask(
+        of instance: inout Instance, as vmState: String?, expecting taskStates: [String?]? = nil, _ context: RequestContext
+    ) async throws {
+        instance.powerState = try await powerState(of: instance).rawValue
+        instance.vmState = vmState
+        instance.taskState = nil
+        try await services.conductor.save(&instance, expecting: taskStates, context: context)
+    }
+
+    func deleteAllocations(of instance: Instance, _ operation: Operation) async {
+        await tried("delete the allocations", operation) {
+            try await self.services.books.deleteAllocations(of: instance.uuid)
+        }
+    }
+
     /// Asks Neutron anew. Where Neutron does not answer the cache will do: a guest is not kept from its power button by it.
     func networkInfo(of instance: inout Instance, _ operation: Operation) async throws -> NetworkInfo {
         try await load("info_cache", of: &instance, context: operation.context)

@@ -13,10 +13,7 @@ extension ComputeManager {
             where NovaException.isClass("InstanceNotFound", error) {
             operation.logger.debug("there is no machine to end")
         }
-        instance.powerState = try await powerState(of: instance).rawValue
-        instance.vmState = "soft-delete"
-        instance.taskState = nil
-        try await services.conductor.save(&instance, expecting: ["soft-deleting"], context: context)
+        try await endTask(of: &instance, as: "soft-delete", expecting: ["soft-deleting"], context)
         await notify(instance, "soft_delete", .end, context)
     }
 
@@ -25,10 +22,7 @@ extension ComputeManager {
         await notify(instance, "restore", .start, context)
         let networkInfo = try await networkInfo(of: &instance, operation)
         try await services.driver.powerOn(instance: instance, interfaces: networkInfo.map(\.interfaceRequest))
-        instance.powerState = try await powerState(of: instance).rawValue
-        instance.vmState = "active"
-        instance.taskState = nil
-        try await services.conductor.save(&instance, expecting: ["restoring"], context: context)
+        try await endTask(of: &instance, as: "active", expecting: ["restoring"], context)
         await notify(instance, "restore", .end, context)
     }
 

@@ -14,10 +14,7 @@ extension ComputeManager {
         if [.noState, .shutdown, .crashed].contains(try await powerState(of: instance)) { expected.append(nil) }
         await notify(instance, "power_off", .start, context)
         try await powerOff(&instance, isClean: isClean, operation)
-        instance.powerState = try await powerState(of: instance).rawValue
-        instance.vmState = "stopped"
-        instance.taskState = nil
-        try await services.conductor.save(&instance, expecting: expected, context: context)
+        try await endTask(of: &instance, as: "stopped", expecting: expected, context)
         await notify(instance, "power_off", .end, context)
     }
 
@@ -38,10 +35,7 @@ extension ComputeManager {
         await notify(instance, "power_on", .start, context)
         let networkInfo = try await networkInfo(of: &instance, operation)
         try await services.driver.powerOn(instance: instance, interfaces: networkInfo.map(\.interfaceRequest))
-        instance.powerState = try await powerState(of: instance).rawValue
-        instance.vmState = "active"
-        instance.taskState = nil
-        try await services.conductor.save(&instance, expecting: ["powering-on"], context: context)
+        try await endTask(of: &instance, as: "active", expecting: ["powering-on"], context)
         await notify(instance, "power_on", .end, context)
     }
 
@@ -49,10 +43,7 @@ extension ComputeManager {
         let context = operation.context
         await notify(instance, "pause", .start, context)
         try await services.driver.pause(instanceUUID: instance.uuid)
-        instance.powerState = try await powerState(of: instance).rawValue
-        instance.vmState = "paused"
-        instance.taskState = nil
-        try await services.conductor.save(&instance, expecting: ["pausing"], context: context)
+        try await endTask(of: &instance, as: "paused", expecting: ["pausing"], context)
         await notify(instance, "pause", .end, context)
     }
 
@@ -60,10 +51,7 @@ extension ComputeManager {
         let context = operation.context
         await notify(instance, "unpause", .start, context)
         try await services.driver.unpause(instanceUUID: instance.uuid)
-        instance.powerState = try await powerState(of: instance).rawValue
-        instance.vmState = "active"
-        instance.taskState = nil
-        try await services.conductor.save(&instance, expecting: ["unpausing"], context: context)
+        try await endTask(of: &instance, as: "active", expecting: ["unpausing"], context)
         await notify(instance, "unpause", .end, context)
     }
 
@@ -92,10 +80,7 @@ extension ComputeManager {
             await addFault(exception, operation, instance)
             await notify(instance, "reboot", .error, context, fault: exception)
         }
-        instance.powerState = try await powerState(of: instance).rawValue
-        instance.vmState = before == "rescued" ? "rescued" : "active"
-        instance.taskState = nil
-        try await services.conductor.save(&instance, context: context)
+        try await endTask(of: &instance, as: before == "rescued" ? "rescued" : "active", context)
         await notify(instance, "reboot", .end, context)
     }
 

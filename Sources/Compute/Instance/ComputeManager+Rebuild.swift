@@ -44,11 +44,8 @@ extension ComputeManager {
             try await services.conductor.save(&instance, expecting: ["rebuilding"], context: context)
             let order = MachineOrder(image: image, files: files, adminPassword: request.adminPassword, operation: operation)
             try await replaceMachine(&instance, order, networkInfo)
-            instance.powerState = try await powerState(of: instance).rawValue
-            instance.vmState = "active"
-            instance.taskState = nil
             instance.launchedAt = .now
-            try await services.conductor.save(&instance, expecting: ["rebuild_spawning"], context: context)
+            try await endTask(of: &instance, as: "active", expecting: ["rebuild_spawning"], context)
             if wasStopped { try await stopAgain(&instance, operation) }
         } catch {
             try await rebuildFailed(&instance, error, operation)
@@ -81,13 +78,7 @@ extension ComputeManager {
         instance.taskState = "rebuild_spawning"
         try await services.conductor.save(&instance, expecting: ["rebuild_block_device_mapping"], context: context)
         do { try await makeMachine(instance.booting(order.image), order, networkInfo) } catch {
-            let left = instance
-            await shielded {
-                await self.tried("remove what is left of the machine", order.operation) {
-                    try await self.services.driver.destroy(
-                        instance: left, interfaces: networkInfo.map(\.interfaceRequest), destroysDisks: true)
-                }
-            }
+            await removeMachine(of: instance, networkInfo, order.operation)
             throw error
         }
     }

@@ -33,11 +33,8 @@ extension ComputeManager {
             try? await setErrorState(&instance, context)
             throw exception
         }
-        instance.vmState = "rescued"
-        instance.taskState = nil
-        instance.powerState = try await powerState(of: instance).rawValue
         instance.launchedAt = .now
-        try await services.conductor.save(&instance, expecting: ["rescuing"], context: context)
+        try await endTask(of: &instance, as: "rescued", expecting: ["rescuing"], context)
         await notify(
             instance, "rescue", .end, context, networkInfo: networkInfo,
             extra: ["rescue_image_name": image["name"] ?? "", "rescue_image_ref": .string(id)])
@@ -48,10 +45,7 @@ extension ComputeManager {
         let networkInfo = try await networkInfo(of: &instance, operation)
         await notify(instance, "unrescue", .start, context, networkInfo: networkInfo)
         try await services.driver.unrescue(instance: instance, interfaces: networkInfo.map(\.interfaceRequest))
-        instance.vmState = "active"
-        instance.taskState = nil
-        instance.powerState = try await powerState(of: instance).rawValue
-        try await services.conductor.save(&instance, expecting: ["unrescuing"], context: context)
+        try await endTask(of: &instance, as: "active", expecting: ["unrescuing"], context)
         await notify(instance, "unrescue", .end, context, networkInfo: networkInfo)
     }
 

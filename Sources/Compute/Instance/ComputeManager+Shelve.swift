@@ -52,9 +52,7 @@ extension ComputeManager {
         try await services.driver.destroy(
             instance: instance, interfaces: networkInfo.map(\.interfaceRequest), destroysDisks: true)
         instance.powerState = try await powerState(of: instance).rawValue
-        await tried("delete the allocations", operation) {
-            try await self.services.books.deleteAllocations(of: instance.uuid)
-        }
+        await deleteAllocations(of: instance, operation)
         instance.vmState = "shelved_offloaded"
         instance.taskState = nil
         try await services.conductor.save(&instance, expecting: ["shelving", "shelving_offloading"], context: context)
@@ -78,20 +76,13 @@ extension ComputeManager {
         let wasShelvedAs = ["shelved_at", "shelved_image_id", "shelved_host"]
         do { try await spawnAnew(&instance, request, operation) } catch {
             let left = instance
-            await shielded {
-                await self.tried("delete the allocations", operation) {
-                    try await self.services.books.deleteAllocations(of: left.uuid)
-                }
-            }
+            await shielded { await self.deleteAllocations(of: left, operation) }
             throw error
         }
         if let shelvedImage { await deleteShelvedImage(shelvedImage, operation) }
         for key in wasShelvedAs { instance.systemMetadata[key] = nil }
-        instance.powerState = try await powerState(of: instance).rawValue
-        instance.vmState = "active"
-        instance.taskState = nil
         instance.launchedAt = .now
-        try await services.conductor.save(&instance, expecting: ["spawning"], context: context)
+        try await endTask(of: &instance, as: "active", expecting: ["spawning"], context)
         await services.books.tellSchedulers(updated: instance, context: context)
         await notify(instance, "unshelve", .end, context)
     }
@@ -112,13 +103,7 @@ extension ComputeManager {
             var shelved = instance
             shelved.object.load("image_ref", image["id"] ?? .null)
             do { try await makeMachine(shelved, order, networkInfo) } catch {
-                let left = instance
-                await shielded {
-                    await self.tried("remove what is left of the machine", operation) {
-                        try await self.services.driver.destroy(
-                            instance: left, interfaces: networkInfo.map(\.interfaceRequest), destroysDisks: true)
-                    }
-                }
+                await removeMachine(of: instance, networkInfo, operation)
                 throw error
             }
         } catch {

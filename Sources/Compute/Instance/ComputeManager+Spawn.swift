@@ -30,16 +30,16 @@ extension ComputeManager {
             try await makeMachine(instance, order, networkInfo)
         } catch {
             build.operation.logger.error("the machine could not be made", metadata: ["error": "\(error)"])
-            await removeMachine(of: instance, networkInfo, build)
+            await removeMachine(of: instance, networkInfo, build.operation)
             throw error
         }
         return networkInfo
     }
 
-    /// After a failure, runs to its end also in a cancelled build.
-    func removeMachine(of instance: Instance, _ networkInfo: NetworkInfo, _ build: Build) async {
+    /// After a failure, runs to its end also in a cancelled operation.
+    func removeMachine(of instance: Instance, _ networkInfo: NetworkInfo, _ operation: Operation) async {
         await shielded {
-            await self.tried("remove what is left of the machine", build.operation) {
+            await self.tried("remove what is left of the machine", operation) {
                 try await self.services.driver.destroy(
                     instance: instance, interfaces: networkInfo.map(\.interfaceRequest), destroysDisks: true)
             }

@@ -13,10 +13,7 @@ extension ComputeManager {
         try await services.driver.suspend(instance: instance)
         // Only now: a server that could not be suspended keeps its metadata as they were.
         instance.systemMetadata["old_vm_state"] = before
-        instance.powerState = try await powerState(of: instance).rawValue
-        instance.vmState = "suspended"
-        instance.taskState = nil
-        try await services.conductor.save(&instance, expecting: ["suspending"], context: context)
+        try await endTask(of: &instance, as: "suspended", expecting: ["suspending"], context)
         await notify(instance, "suspend", .end, context)
     }
 
@@ -29,10 +26,7 @@ extension ComputeManager {
         let before = instance.systemMetadata["old_vm_state"] ?? "active"
         if before == "paused" { try await services.driver.pause(instanceUUID: instance.uuid) }
         instance.systemMetadata["old_vm_state"] = nil
-        instance.powerState = try await powerState(of: instance).rawValue
-        instance.vmState = before
-        instance.taskState = nil
-        try await services.conductor.save(&instance, expecting: ["resuming"], context: context)
+        try await endTask(of: &instance, as: before, expecting: ["resuming"], context)
         await notify(instance, "resume", .end, context)
     }
 }

@@ -37,9 +37,7 @@ extension ComputeManager {
     func complete(_ instance: inout Instance, _ operation: Operation) async throws {
         let context = operation.context
         await services.books.updateUsage(instance, context: context)
-        await tried("delete the allocations", operation) {
-            try await self.services.books.deleteAllocations(of: instance.uuid)
-        }
+        await deleteAllocations(of: instance, operation)
         await services.books.tellSchedulers(deleted: instance.uuid, context: context)
         try await services.conductor.call(&instance, "destroy", context: context)
     }
