@@ -45,46 +45,46 @@ int64_t apus_host_next_data(int descriptor, int64_t offset) { return lseek(descr
 
 int64_t apus_host_next_hole(int descriptor, int64_t offset) { return lseek(descriptor, offset, SEEK_HOLE); }
 
-int apus_host_listen(const char *path) {
-    struct sockaddr_un address = {.sun_family = AF_UNIX};
-    if (strlen(path) >= sizeof address.sun_path) {
-        errno = ENAMETOOLONG;
-        return -1;
-    }
-    strcpy(address.sun_path, path);
-    int listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (listener < 0) return -1;
-    if (unlink(path) < 0 && errno != ENOENT) goto failed;
-    /* bind gives the file the socket's own mode: there is no moment in which it is open to others. */
-    if (fchmod(listener, 0600) < 0) goto failed;
-    if (bind(listener, (struct sockaddr *)&address, sizeof address) < 0) goto failed;
-    if (listen(listener, 16) < 0) goto failed;
-    return listener;
-failed:;
+static int close_keeping_errno(int descriptor) {
     int reason = errno;
-    close(listener);
+    close(descriptor);
     errno = reason;
     return -1;
 }
 
-int apus_host_connect(const char *path, int milliseconds) {
-    struct sockaddr_un address = {.sun_family = AF_UNIX};
-    if (strlen(path) >= sizeof address.sun_path) {
+/* A socket, and in `address` the name that it is to be bound or connected to. */
+static int open_local_socket(const char *path, struct sockaddr_un *address) {
+    *address = (struct sockaddr_un){.sun_family = AF_UNIX};
+    if (strlen(path) >= sizeof address->sun_path) {
         errno = ENAMETOOLONG;
         return -1;
     }
-    strcpy(address.sun_path, path);
-    int client = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    strcpy(address->sun_path, path);
+    return socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+}
+
+int apus_host_listen(const char *path) {
+    struct sockaddr_un address;
+    int listener = open_local_socket(path, &address);
+    if (listener < 0) return -1;
+    if (unlink(path) < 0 && errno != ENOENT) return close_keeping_errno(listener);
+    /* bind gives the file the socket's own mode: there is no moment in which it is open to others. */
+    if (fchmod(listener, 0600) < 0 || bind(listener, (struct sockaddr *)&address, sizeof address) < 0
+        || listen(listener, 16) < 0)
+        return close_keeping_errno(listener);
+    return listener;
+}
+
+int apus_host_connect(const char *path, int milliseconds) {
+    struct sockaddr_un address;
+    int client = open_local_socket(path, &address);
     if (client < 0) return -1;
     struct timeval limit = {.tv_sec = milliseconds / 1000, .tv_usec = milliseconds % 1000 * 1000};
-    if (setsockopt(client, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit) == 0
-        && setsockopt(client, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit) == 0
-        && connect(client, (struct sockaddr *)&address, sizeof address) == 0)
-        return client;
-    int reason = errno;
-    close(client);
-    errno = reason;
-    return -1;
+    if (setsockopt(client, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit) < 0
+        || setsockopt(client, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit) < 0
+        || connect(client, (struct sockaddr *)&address, sizeof address) < 0)
+        return close_keeping_errno(client);
+    return client;
 }
 
 int64_t apus_host_send_descriptor(int socket, const void *bytes, int64_t count, int descriptor) {
