@@ -198,22 +198,13 @@ extension KVMVCPU {
 private typealias CKVMState = Int
 
 extension CPUIDTable {
-    /// Leaves whose registers are sets of features, each with the registers that are (SDM 2A, CPUID; APM 3, appendix E).
-    private static let features: [(function: UInt32, index: UInt32, registers: Registers)] = [
-        (0x1, 0, [.ecx, .edx]), (0x7, 0, [.ebx, .ecx, .edx]), (0x7, 1, [.eax, .ebx, .ecx, .edx]), (0x7, 2, [.edx]),
-        (0xD, 0, [.eax, .edx]), (0xD, 1, [.eax, .ecx, .edx]), (0x4000_0001, 0, [.eax]), (0x8000_0001, 0, [.ecx, .edx]),
-        (0x8000_0007, 0, [.edx]), (0x8000_0008, 0, [.ebx]), (0x8000_000A, 0, [.edx]),
-    ]
-
-    private struct Registers: OptionSet, Sendable {
-        let rawValue: UInt8
-        static let eax = Registers(rawValue: 1), ebx = Registers(rawValue: 2), ecx = Registers(rawValue: 4), edx = Registers(rawValue: 8)
-
-        func lacks(_ leaf: CPUIDLeaf, in other: CPUIDLeaf?) -> Bool {
-            contains(.eax) && leaf.eax & ~(other?.eax ?? 0) != 0 || contains(.ebx) && leaf.ebx & ~(other?.ebx ?? 0) != 0
-                || contains(.ecx) && leaf.ecx & ~(other?.ecx ?? 0) != 0 || contains(.edx) && leaf.edx & ~(other?.edx ?? 0) != 0
-        }
-    }
+    /// Registers that are sets of features (SDM 2A, CPUID; APM 3, appendix E).
+    private static let features: [CPUIDRegister] =
+        [
+            (0x1, 0, [.ecx, .edx]), (0x7, 0, [.ebx, .ecx, .edx]), (0x7, 1, [.eax, .ebx, .ecx, .edx]), (0x7, 2, [.edx]),
+            (0xD, 0, [.eax, .edx]), (0xD, 1, [.eax, .ecx, .edx]), (0x4000_0001, 0, [.eax]), (0x8000_0001, 0, [.ecx, .edx]),
+            (0x8000_0007, 0, [.edx]), (0x8000_0008, 0, [.ebx]), (0x8000_000A, 0, [.edx]),
+        ].flatMap { (function: UInt32, index: UInt32, names: [CPUIDRegister.Name]) in names.map { CPUIDRegister(function, index, $0) } }
 
     /// The first leaf by which the guest of this table would miss something on a host that shows `other`: another maker, a feature
     /// that is not there, a wider state, fewer address bits.
@@ -224,8 +215,8 @@ extension CPUIDTable {
             // Offsets of extended state are the processor's own.
             if leaf.function == 0xD, leaf.index > 1, leaf.eax != 0, leaf.eax != match?.eax || leaf.ebx != match?.ebx { return leaf }
             if leaf.function == 0x8000_0008, leaf.eax & 0xFFFF != match.map({ $0.eax & 0xFFFF }) { return leaf }
-            let known = Self.features.first { $0.function == leaf.function && $0.index == leaf.index }
-            if known?.registers.lacks(leaf, in: match) == true { return leaf }
+            let known = Self.features.filter { $0.function == leaf.function && $0.index == leaf.index }
+            if known.contains(where: { (self[$0] ?? 0) & ~(other[$0] ?? 0) != 0 }) { return leaf }
         }
         return nil
     }

@@ -31,7 +31,7 @@ package struct ProcessorFeature: Hashable, Sendable {
 
     private static let aliases = [
         "sse3": "pni", "sse4_1": "sse4.1", "sse4_2": "sse4.2", "pclmulqdq": "pclmuldq", "tsc_deadline": "tsc-deadline", "lm_lahf": "lahf_lm",
-        "pdpe1gb": "pdpe1gb", "i64": "lm", "xd": "nx", "ffxsr": "fxsr_opt", "tsc-adjust": "tsc_adjust", "perfctr-core": "perfctr_core",
+        "i64": "lm", "xd": "nx", "ffxsr": "fxsr_opt", "tsc-adjust": "tsc_adjust", "perfctr-core": "perfctr_core",
     ]
 
     private static let byName: [String: ProcessorFeature] = {
