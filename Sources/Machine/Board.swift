@@ -109,7 +109,7 @@ package final class Board: Sendable {
         try extras.attachWatchdog(wiring, clock: time, loop: loop, requests: power, in: &slots)
         self.extras = extras
         (diskCounters, self.networks, self.balloon) = (disks.counters, networks, balloon)
-        pausable = disks.pausable + functions + extras.pausable
+        pausable = disks.pausable + functions
         images = disks.images
 
         bus.connect(to: space)

@@ -87,8 +87,6 @@ struct BoardExtras {
         return logs
     }
 
-    var pausable: [any Pausable] { watchdog.map { [$0.timer] } ?? [] }
-
     var savable: [any SavableDevice & Sendable] {
         var devices: [any SavableDevice & Sendable] = []
         if let hpet { devices.append(hpet) }
@@ -103,8 +101,6 @@ struct BoardExtras {
         description.hasGenerationID = configuration.generationID != nil
     }
 }
-
-extension WatchdogTimer: Pausable {}
 
 extension GuestRequests {
     fileprivate func post(_ events: PanicEvents) {

@@ -1,7 +1,7 @@
 // The 6300ESB watchdog with its clock, its line and what its end means; a PCI function passes configuration bytes on
 // and has this as its BAR 0.
 //
-//     let watchdog = WatchdogTimer(clock: hostClock, timer: try LoopTimer(on: loop), line: intx) { driver.watchdogFired($0) }
+//     let watchdog = WatchdogTimer(clock: boardClock, timer: try boardClock.makeTimer(on: loop), line: intx) { driver.watchdogFired($0) }
 package import MachineCore
 import Synchronization
 
@@ -13,10 +13,6 @@ package final class WatchdogTimer: BusDevice, SavableDevice {
         var chip = I6300ESB()
         var isAsserted = false
         var deadline: UInt64?
-        /// When the machine was stopped, on the host's clock; nil while it runs.
-        var stoppedAt: UInt64?
-        /// How long it stood in all: the watchdog's clock is behind the host's by so much.
-        var stoppedNanoseconds: UInt64 = 0
     }
     private let wiring = Mutex(Wiring())
     private let clock: any MachineClock
@@ -24,7 +20,7 @@ package final class WatchdogTimer: BusDevice, SavableDevice {
     private let line: (any InterruptLine)?
     private let expiry: @Sendable (I6300ESB.Expiry) -> Void
 
-    /// `expiry` is told `.smi` and `.reset`, on the timer's or a vCPU thread, with no lock held; what a reset becomes
+    /// No time passes on `clock` while the machine stands still: its guest could not feed the watchdog then. `expiry` is told `.smi` and `.reset`, on the timer's or a vCPU thread, with no lock held; what a reset becomes
     /// (reset, power off, pause, nothing) is the machine's configuration. Interrupts go to `line`.
     package init(
         clock: any MachineClock, timer: (any DeadlineTimer)?, line: (any InterruptLine)? = nil,
@@ -39,14 +35,14 @@ package final class WatchdogTimer: BusDevice, SavableDevice {
 
     private func withChip<Result: Sendable>(_ body: (inout I6300ESB, UInt64) -> Result) -> Result {
         let (result, ended) = wiring.withLock { wiring -> (Result, I6300ESB.Expiry?) in
-            let now = (wiring.stoppedAt ?? clock.nanoseconds) &- wiring.stoppedNanoseconds
+            let now = clock.nanoseconds
             let ended = wiring.chip.advance(to: now)
             let result = body(&wiring.chip, now)
             if wiring.chip.isInterrupting != wiring.isAsserted {
                 wiring.isAsserted.toggle()
                 if wiring.isAsserted { line?.assert() } else { line?.deassert() }
             }
-            let deadline = wiring.stoppedAt == nil ? wiring.chip.nextDeadline.map { $0 &+ wiring.stoppedNanoseconds } : nil
+            let deadline = wiring.chip.nextDeadline
             if let timer, deadline != wiring.deadline {
                 wiring.deadline = deadline
                 timer.set(to: deadline)
@@ -58,22 +54,6 @@ package final class WatchdogTimer: BusDevice, SavableDevice {
     }
 
     // MARK: The machine's side
-
-    /// The machine stands still, and no time passes for the watchdog: its guest could not feed it. True: nothing is in flight.
-    package func pause() -> Bool {
-        wiring.withLock { $0.stoppedAt = $0.stoppedAt ?? clock.nanoseconds }
-        withChip { _, _ in }
-        return true
-    }
-
-    package func resume() {
-        wiring.withLock { wiring in
-            guard let stoppedAt = wiring.stoppedAt else { return }
-            wiring.stoppedNanoseconds &+= clock.nanoseconds &- stoppedAt
-            wiring.stoppedAt = nil
-        }
-        withChip { _, _ in }
-    }
 
     private func timerExpired() {
         wiring.withLock { $0.deadline = nil }
@@ -106,8 +86,7 @@ package final class WatchdogTimer: BusDevice, SavableDevice {
 
     package func restoreState(from reader: inout StateReader, version: UInt32) throws(DeviceStateError) {
         var chip = I6300ESB()
-        let now = wiring.withLock { ($0.stoppedAt ?? clock.nanoseconds) &- $0.stoppedNanoseconds }
-        try chip.restore(from: &reader, version: version, at: now)
+        try chip.restore(from: &reader, version: version, at: clock.nanoseconds)
         withChip { [chip] current, _ in current = chip }
     }
 }
