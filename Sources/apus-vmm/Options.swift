@@ -142,10 +142,7 @@ struct Options {
             guard let count = Int(text), (1...64).contains(count) else {
                 throw Self.fail("--cpus \(text): give a number from 1 to 64")
             }
-            let old = machine.cpu
-            machine.cpu = CPUConfiguration(count: count)
-            (machine.cpu.model, machine.cpu.features) = (old.model, old.features)
-            (machine.cpu.hidesKVM, machine.cpu.enlightenments) = (old.hidesKVM, old.enlightenments)
+            (machine.cpu.count, machine.cpu.sockets, machine.cpu.cores, machine.cpu.threads) = (count, count, 1, 1)
         case "--cpu": try readProcessor(try value())
         case "--disk":
             let text = try value()
