@@ -80,19 +80,19 @@ let monitorTargets: [Target] = [
         "apus-vmm",
         ["Machine", "KVM", "Chipset", "HostSystem", "NetworkBackend", "MachineConfiguration", "MonitorProtocol"]),
     // What several of the tests below are made with; no program links it.
-    .target(name: "MachineTesting", dependencies: ["MachineCore", "HostSystem"], path: "Tests/MachineTesting", swiftSettings: strictTests),
+    .target(name: "MachineTesting", dependencies: ["MachineCore", "HostSystem", "PCI", "GuestMemory"], path: "Tests/MachineTesting", swiftSettings: strictTests),
     tests("HostSystemTests", ["HostSystem", "CLinux"]),
     tests("GuestMemoryTests", ["GuestMemory", "HostSystem"]),
     tests("MachineCoreTests", ["MachineCore", "HostSystem", "GuestMemory"]),
     tests("KVMTests", ["KVM", "MachineCore"]),
-    tests("PCITests", ["PCI", "MachineCore", "HostSystem", "GuestMemory"]),
+    tests("PCITests", ["MachineTesting", "PCI", "MachineCore", "HostSystem", "GuestMemory"]),
     tests("DiskImageTests", ["DiskImage", "HostSystem"]),
     tests("NetworkBackendTests", ["NetworkBackend", "HostSystem"]),
     tests(
         "VirtIOTests",
         ["MachineTesting", "VirtIO", "Storage", "PCI", "MachineCore", "GuestMemory", "HostSystem", "DiskImage", "NetworkBackend"]),
     tests("StorageTests", ["MachineTesting", "Storage", "PCI", "MachineCore", "GuestMemory", "HostSystem", "DiskImage"]),
-    tests("ChipsetTests", ["Chipset", "PCI", "GuestMemory", "MachineCore", "HostSystem"]),
+    tests("ChipsetTests", ["MachineTesting", "Chipset", "PCI", "GuestMemory", "MachineCore", "HostSystem"]),
     tests("FirmwareTests", ["Firmware", "GuestMemory", "HostSystem", "MachineCore"]),
     tests(
         "MachineTests",

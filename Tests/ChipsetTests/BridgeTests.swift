@@ -2,6 +2,7 @@ import Glibc
 import GuestMemory
 import HostSystem
 import MachineCore
+import MachineTesting
 import PCI
 import Synchronization
 import Testing
@@ -34,20 +35,6 @@ private final class Machine: VirtualMachine {
 
     private var refusal: AcceleratorError { AcceleratorError("make", subject: "anything", reason: "this one has no processor") }
     var high: Set<UInt32> { lines.withLock { $0 } }
-}
-
-/// Where blocks are.
-private final class Space: PCIAddressSpace {
-    let memory = Mutex<[UInt64: UInt64]>([:]), ports = Mutex<[UInt16: UInt16]>([:])
-    func map(_ window: any BusDevice, at base: GuestAddress, byteCount: UInt64) { memory.withLock { $0[base.rawValue] = byteCount } }
-    func unmap(_ window: any BusDevice, at base: GuestAddress, byteCount: UInt64) { memory.withLock { $0[base.rawValue] = nil } }
-    func mapPorts(_ window: any BusDevice, at base: UInt16, count: UInt16) { ports.withLock { $0[base] = count } }
-    func unmapPorts(_ window: any BusDevice, at base: UInt16, count: UInt16) { ports.withLock { $0[base] = nil } }
-}
-
-private final class Registers: BusDevice {
-    func read(offset: UInt64, width: AccessWidth) -> UInt64 { 0 }
-    func write(offset: UInt64, width: AccessWidth, value: UInt64) {}
 }
 
 @Suite struct PCIInterruptRouterTests {
@@ -100,10 +87,10 @@ private final class Registers: BusDevice {
 }
 
 @Suite struct Q35Tests {
-    private let machine = Machine(), space = Space()
+    private let machine = Machine(), space = RecordedAddressSpace()
     private func make() throws -> (Q35Bridges, PCIInterruptRouter) {
         let router = PCIInterruptRouter(.ich9, machine: machine)
-        return (try Q35Bridges(router: router, window: PCIExpressWindow(PCIBus()), power: Registers(), space: space), router)
+        return (try Q35Bridges(router: router, window: PCIExpressWindow(PCIBus()), power: SilentRegisters(), space: space), router)
     }
 
     @Test func identitiesAreWhatFirmwareLooksFor() throws {
@@ -174,8 +161,8 @@ private final class Registers: BusDevice {
 
 @Suite struct I440FXTests {
     @Test func powerManagementNeedsItsEnableBit() throws {
-        let machine = Machine(), space = Space(), router = PCIInterruptRouter(.piix, machine: machine)
-        let bridges = try I440FXBridges(router: router, power: Registers(), space: space)
+        let machine = Machine(), space = RecordedAddressSpace(), router = PCIInterruptRouter(.piix, machine: machine)
+        let bridges = try I440FXBridges(router: router, power: SilentRegisters(), space: space)
         #expect(bridges.host.readConfiguration(offset: 0, width: .doubleWord) == 0x1237_8086)
         #expect(bridges.power.readConfiguration(offset: 0x5B, width: .byte) == 2)
         bridges.power.writeConfiguration(offset: 0x40, width: .doubleWord, value: 0x601)

@@ -1,6 +1,6 @@
 // What tests of devices build machines from: message interrupts that are counted.
-import MachineCore
-import Synchronization
+package import MachineCore
+package import Synchronization
 
 package final class RecordedInterrupt: MessageInterrupt {
     package let count = Atomic<Int>(0)

@@ -1,26 +1,13 @@
 import GuestMemory
 import MachineCore
+import MachineTesting
 import PCI
 import Synchronization
 import Testing
 
-/// Where BARs are decoded.
-private final class Space: PCIAddressSpace {
-    let memory = Mutex<[UInt64: UInt64]>([:]), ports = Mutex<[UInt16: UInt16]>([:])
-    func map(_ window: any BusDevice, at base: GuestAddress, byteCount: UInt64) { memory.withLock { $0[base.rawValue] = byteCount } }
-    func unmap(_ window: any BusDevice, at base: GuestAddress, byteCount: UInt64) { memory.withLock { $0[base.rawValue] = nil } }
-    func mapPorts(_ window: any BusDevice, at base: UInt16, count: UInt16) { ports.withLock { $0[base] = count } }
-    func unmapPorts(_ window: any BusDevice, at base: UInt16, count: UInt16) { ports.withLock { $0[base] = nil } }
-}
-
-private final class Registers: BusDevice {
-    func read(offset: UInt64, width: AccessWidth) -> UInt64 { 0 }
-    func write(offset: UInt64, width: AccessWidth, value: UInt64) {}
-}
-
 /// A root port in slot 3 with a function behind it, as a guest reaches them through the ports.
 private struct Bench {
-    let bus = PCIBus(), space = Space()
+    let bus = PCIBus(), space = RecordedAddressSpace()
     let bridge: PCIBridge
     let function: PCIEndpoint
     let ports: PCIConfigurationPorts
@@ -31,8 +18,8 @@ private struct Bench {
         header.addBAR(BaseAddressRegister(index: 0, kind: .memory64, byteCount: 0x4000))
         header.addBAR(BaseAddressRegister(index: 2, kind: .ports, byteCount: 32))
         function = try PCIEndpoint(header, name: "function")
-        function.setWindow(Registers(), forBAR: 0)
-        function.setWindow(Registers(), forBAR: 2)
+        function.setWindow(SilentRegisters(), forBAR: 0)
+        function.setWindow(SilentRegisters(), forBAR: 2)
         try bus.attach(bridge, at: PCIAddress(device: 3))
         try bridge.secondary.attach(function, at: PCIAddress(device: 0))
         bus.connect(to: space)
