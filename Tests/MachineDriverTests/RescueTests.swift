@@ -51,6 +51,38 @@ struct RescueTests {
         fixture.expectNothingLeft()
     }
 
+    @Test func aStableDeviceComesBehindTheOtherDisksAndIsBootedFirst() async throws {
+        let fixture = try DriverFixture()
+        let driver = try await fixture.driver()
+        func bootable(_ record: inout [String: JSONValue], _ properties: JSONValue) { record["properties"] = properties }
+        try await driver.spawn(fixture.request(configDrive: ["a": [1]]) { bootable(&$0, ["hw_disk_bus": "sata"]) })
+        let before = try #require(try fixture.directory.machine())
+        var request = rescueRequest(fixture, image: [UInt8](repeating: 0xA5, count: 8192))
+        request.image = ["id": "rescue-image", "disk_format": "raw", "properties": ["hw_rescue_device": "cdrom", "hw_firmware_type": "uefi"]]
+        try await driver.rescue(request)
+        let rescued = try #require(try fixture.directory.machine())
+        #expect(Array(rescued.disks.dropLast()) == before.disks, "every disk stays what and where it is")
+        let disk = try #require(rescued.disks.last)
+        #expect(disk.file == "disk.rescue" && disk.bus == "sata" && disk.isOptical && disk.isReadOnly && disk.isBootedFirst)
+        #expect(rescued.machineType == before.machineType && rescued.firmware == .bios)
+        let report = try await fixture.report(driver)
+        #expect(report["unnamed"] == [] && report["missing"] == [], "\(report)")
+        try await driver.unrescue(instance: fixture.instance(), interfaces: [])
+        #expect(try fixture.directory.machine() == before)
+        #expect(try Files.names(in: fixture.directory.path).allSatisfy { !$0.contains("rescue") })
+
+        for (device, bus, expected) in [("floppy", nil, "UnsupportedRescueDevice"), ("cdrom", "virtio", "UnsupportedRescueBus"), ("disk", "ide", "UnsupportedRescueBus")] as [(String, String?, String)] {
+            request.image = ["id": "rescue-image", "disk_format": "raw", "properties": ["hw_rescue_device": .string(device), "hw_rescue_bus": bus.map { .string($0) } ?? .null]]
+            let refused = request
+            let error = await #expect(throws: DriverError.self) { try await driver.rescue(refused) }
+            #expect(error?.novaClass == expected)
+        }
+        #expect(try fixture.directory.machine() == before)
+        #expect(try await driver.powerState(of: fixture.uuid) == .running, "a refusal ends no guest")
+        try await driver.destroy(instance: fixture.instance(), interfaces: [], destroysDisks: true)
+        fixture.expectNothingLeft()
+    }
+
     @Test func aRescueThatFailsLeavesTheMachineAsItWas() async throws {
         let fixture = try DriverFixture()
         let driver = try await fixture.driver()

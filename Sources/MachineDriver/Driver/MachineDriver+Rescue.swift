@@ -1,4 +1,5 @@
-// Rescue: the machine boots from another image, and its own root disk is a further one of its disks. Everything a rescue adds to the
+// Rescue: the machine boots from another image, and its own root disk is a further one of its disks (or every disk stays where it is:
+// RescueDevice). Everything a rescue adds to the
 // instance's directory has a name of its own, so that forgetting the rescue is removing files:
 //
 //   unrescue.json   what the machine was      disk.rescue kernel.rescue ramdisk.rescue uefi-variables.rescue disk.config.rescue
@@ -11,15 +12,22 @@ extension MachineDriver {
         var wanted = try MachinePlan(request, options: options)
         // As large as its image: nobody keeps anything on it.
         wanted.rootByteCount = 0
-        let plan = wanted, uuid = plan.machine.uuid
+        let image = ImageFields(request.image), uuid = wanted.machine.uuid, draft = wanted
         try await locks.withLock(uuid) {
             try await translatingErrors(while: "rescue instance \(uuid)") {
                 let directory = directory(uuid)
                 let known = try await blocking { try (directory.machineBeforeRescue(), directory.machine()) }
                 guard let before = known.0 ?? known.1 else { throw DriverError.instanceNotFound(uuid) }
+                let device = try RescueDevice(image, for: before)
+                var wanted = draft
+                // What a server whose disks stay where they are has in its config drive stays, too.
+                if device != nil { wanted.configDrive = nil }
+                let plan = wanted
                 if let session = session(uuid) { try await session.end() }
                 let images = try await bootImages(of: plan, fetch: request.fetchImage)
-                let rescued = before.rescued(by: plan.machine, hasConfigDrive: plan.configDrive != nil)
+                let rescued =
+                    device.map { before.rescued(on: $0, image: plan.imageID) }
+                    ?? before.rescued(by: plan.machine, hasConfigDrive: plan.configDrive != nil)
                 do {
                     try await blockingCancellably { [self] isCancelled in
                         // What an earlier try left.

@@ -146,6 +146,7 @@ extension MachineDriver {
             cpu: CPUConfiguration(
                 count: machine.vcpus, sockets: machine.sockets, cores: machine.cores, threads: machine.threads))
         machine.processor.apply(to: &configuration.cpu)
+        machine.devices.apply(to: &configuration.board)
         if let firmware = machine.firmware {
             configuration.type = MachineType(rawValue: machine.machineType) ?? .q35
             configuration.firmware = try open(firmware, directory.variables(machine.bootSuffix), &inheritance)
@@ -161,7 +162,7 @@ extension MachineDriver {
             let file = try Descriptor(opening: directory.file(disk.file), disk.isReadOnly ? O_RDONLY : O_RDWR)
             var description = DiskConfiguration(
                 id: disk.id, fd: inheritance.add(file), readOnly: disk.isReadOnly, bus: DiskBus(rawValue: disk.bus) ?? .virtio,
-                bootIndex: index)
+                isOptical: disk.isOptical, bootIndex: disk.isBootedFirst ? 0 : index + 1)
             if !disk.isReadOnly { description.limits = DiskQuota.limits(machine.diskLimits) }
             configuration.disks.append(description)
         }

@@ -45,7 +45,10 @@ struct MachinePlan: Sendable {
             imageFormat = format
         }
         let kernelID = properties.text("kernel_id") ?? instance.kernelID.flatMap { $0.isEmpty ? nil : $0 }
+        let specs = instance.flavor?.extraSpecs ?? [:]
+        try PropertyRule.check(properties, specs)
         let board = try BoardChoice(properties, hasKernel: kernelID != nil)
+        let devices = try BoardDevices(properties, specs)
         let memoryMiB = instance.memoryMiB, vcpus = instance.vcpus
         guard (1...Self.vcpuLimit).contains(vcpus), (Self.minimumMemoryMiB...Self.memoryLimitMiB).contains(memoryMiB)
         else {
@@ -58,7 +61,6 @@ struct MachinePlan: Sendable {
             throw refusal(
                 "ComputeResourcesUnavailable", "This compute host gives a server at most \(Self.interfaceLimit) ports.")
         }
-        let specs = instance.flavor?.extraSpecs ?? [:]
         func count(_ name: String) -> Int? {
             (specs["hw:cpu_" + name] ?? properties.text("hw_cpu_" + name)).flatMap { Int($0) }.flatMap {
                 $0 > 0 ? $0 : nil
@@ -99,6 +101,7 @@ struct MachinePlan: Sendable {
         machine.imageIDs = [imageID, kernelID, ramdiskID].compactMap { $0 }
         machine.firmware = board.firmware
         machine.machineType = board.machineType.rawValue
+        machine.devices = devices
         guard machine.commandLine.utf8.count <= 2047, !machine.commandLine.utf8.contains(0) else {
             throw refusal(
                 "ImageUnacceptable", "Image \(imageID) is unacceptable: os_command_line is longer than 2047 bytes.")
@@ -127,12 +130,11 @@ struct ImageFields {
     /// Nil where it is missing or empty.
     func text(_ name: String) -> String? {
         guard let value = image["properties"]?[name] ?? image[name] else { return nil }
-        let text = value.stringValue ?? value.intValue.map { "\($0)" }
+        let text = value.stringValue ?? value.boolValue.map { "\($0)" } ?? value.intValue.map { "\($0)" }
         return text.flatMap { $0.isEmpty ? nil : $0 }
     }
 
     func flag(_ name: String) -> Bool {
-        let value = image["properties"]?[name] ?? image[name]
-        return value?.boolValue ?? ["true", "yes", "1"].contains(value?.stringValue?.lowercased() ?? "")
+        ["1", "t", "true", "on", "y", "yes"].contains(text(name)?.lowercased() ?? "")
     }
 }

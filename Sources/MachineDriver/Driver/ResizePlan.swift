@@ -33,6 +33,7 @@ struct ResizePlan: Sendable {
         self.machine.hasEntropy = wanted.machine.hasEntropy
         self.machine.queueCount = wanted.machine.queueCount
         self.machine.diskLimits = wanted.machine.diskLimits
+        self.machine.devices = wanted.machine.devices
         self.machine.processor = wanted.machine.processor
 
         let oldRootGiB = request.instance.flavor?.rootGiB ?? request.instance.rootGiB

@@ -14,6 +14,10 @@ struct SavedMachine: Sendable, Equatable {
         var isReadOnly: Bool
         /// What it is attached to, by Nova's name; absent in files of the first version of this program.
         var bus = "virtio"
+        /// A CD drive.
+        var isOptical = false
+        /// Firmware tries it before all others, wherever it stands in the list.
+        var isBootedFirst = false
 
         /// Each with the id of its place.
         static func numbered(_ disks: [Disk]) -> [Disk] {
@@ -47,6 +51,7 @@ struct SavedMachine: Sendable, Equatable {
     /// After the names of the files a rescued machine boots from: ".rescue"; else empty.
     var bootSuffix = ""
     var processor = ProcessorChoice()
+    var devices = BoardDevices()
     /// Of each disk, by the names of quota:disk_*: "read_bytes_sec".
     var diskLimits: [String: Int] = [:]
     /// Images it was made from: root, kernel, RAM disk.
@@ -63,10 +68,15 @@ struct SavedMachine: Sendable, Equatable {
             "cores": .integer(Int64(cores)), "threads": .integer(Int64(threads)), "commandLine": .string(commandLine),
             "hasRAMDisk": .bool(hasRAMDisk), "hasEntropy": .bool(hasEntropy), "queueCount": .integer(Int64(queueCount)),
             "disks": .array(
-                disks.map { ["id": .string($0.id), "file": .string($0.file), "readOnly": .bool($0.isReadOnly), "bus": .string($0.bus)] }),
+                disks.map {
+                    [
+                        "id": .string($0.id), "file": .string($0.file), "readOnly": .bool($0.isReadOnly), "bus": .string($0.bus),
+                        "optical": .bool($0.isOptical), "bootedFirst": .bool($0.isBootedFirst),
+                    ]
+                }),
             "interfaces": .array(interfaces.map(Self.json)), "machineType": .string(machineType),
             "firmware": firmware.map { .string($0.rawValue) } ?? .null, "bootSuffix": .string(bootSuffix),
-            "processor": processor.json,
+            "processor": processor.json, "devices": devices.json,
             "diskLimits": .object(diskLimits.mapValues { .integer(Int64($0)) }),
             "imageIDs": .array(imageIDs.map { .string($0) }),
         ]
@@ -107,6 +117,7 @@ struct SavedMachine: Sendable, Equatable {
         machineType = json["machineType"]?.stringValue ?? "direct-1.0"
         bootSuffix = json["bootSuffix"]?.stringValue == Self.rescueSuffix ? Self.rescueSuffix : ""
         processor = ProcessorChoice(json: json["processor"])
+        devices = BoardDevices(json: json["devices"])
         diskLimits = (json["diskLimits"]?.objectValue ?? [:]).compactMapValues(\.intValue)
         imageIDs = json["imageIDs"]?.arrayValue?.compactMap(\.stringValue) ?? []
         self.disks = []
@@ -114,7 +125,10 @@ struct SavedMachine: Sendable, Equatable {
             guard let id = disk["id"]?.stringValue, let file = disk["file"]?.stringValue, !file.contains("/"),
                 let isReadOnly = disk["readOnly"]?.boolValue
             else { return nil }
-            self.disks.append(Disk(id: id, file: file, isReadOnly: isReadOnly, bus: disk["bus"]?.stringValue ?? "virtio"))
+            self.disks.append(
+                Disk(
+                    id: id, file: file, isReadOnly: isReadOnly, bus: disk["bus"]?.stringValue ?? "virtio",
+                    isOptical: disk["optical"]?.boolValue ?? false, isBootedFirst: disk["bootedFirst"]?.boolValue ?? false))
         }
         self.interfaces = []
         for interface in interfaces {
