@@ -17,12 +17,14 @@ package final class RabbitRPCClient: RPCClient {
     private let calls: PendingCalls
     private let consumer: MessageConsumer
     private let isWanted = OneShot<Bool>()
-    /// How long a cast is tried; calls have their own time-out.
-    private let castTimeout: Duration
+    /// How long a message waits for a broker that is away.
+    private let brokerPatience: Duration
 
-    package init(_ transport: RabbitTransport, castTimeout: Duration = .seconds(60)) {
+    /// - Parameter brokerPatience: as oslo.messaging has it, a call's time-out counts from the moment when the broker has the request. What
+    ///   oslo.messaging waits for that has no end; here it has this one.
+    package init(_ transport: RabbitTransport, brokerPatience: Duration = .seconds(300)) {
         self.transport = transport
-        self.castTimeout = castTimeout
+        self.brokerPatience = brokerPatience
         let topology = Topology(transport.options)
         self.topology = topology
         let calls = PendingCalls(transport.counters)
@@ -54,11 +56,11 @@ package final class RabbitRPCClient: RPCClient {
         _ target: RPCTarget, _ method: String, _ arguments: [String: JSONValue], context: RequestContext,
         timeout: Duration, monitor: Duration?
     ) async throws -> JSONValue {
-        let deadline = ContinuousClock.now + timeout
+        let sending = ContinuousClock.now + max(timeout, brokerPatience)
         let late = MessagingTimeout(method: method, seconds: timeout / .seconds(1))
         do {
             isWanted.resolve(.success(true))
-            try await consumer.ready(until: deadline, or: late)
+            try await consumer.ready(until: sending, or: late)
             let id = MessageID.hex()
             let call = calls.begin(id)
             defer { calls.end(id) }
@@ -67,12 +69,12 @@ package final class RabbitRPCClient: RPCClient {
                 context: context, uniqueID: MessageID.hex(), reply: ReplyAddress(queue: replyQueue, messageID: id),
                 monitorSeconds: monitor.map { $0 / .seconds(1) })
             transport.counters.count(\.callsSent)
-            try await publish(request, target, expiration: timeout, until: deadline)
-            return try await call.outcome(until: deadline, monitor: monitor, method: method, late: late)
+            try await publish(request, target, expiration: timeout, until: sending)
+            return try await call.outcome(until: .now + timeout, monitor: monitor, method: method, late: late)
         } catch let error as MessagingTimeout {
             transport.counters.count(\.callsTimedOut)
             throw error
-        } catch let error as AMQPError where ContinuousClock.now + .seconds(1) >= deadline && error.code != .closed {
+        } catch let error as AMQPError where ContinuousClock.now + .seconds(1) >= sending && error.code != .closed {
             // The time was spent on a broker that was not there.
             transport.logger.warning("A call was not sent", metadata: ["method": "\(method)", "error": "\(error)"])
             transport.counters.count(\.callsTimedOut)
@@ -86,7 +88,7 @@ package final class RabbitRPCClient: RPCClient {
         let request = WireRequest(
             method: method, arguments: arguments, namespace: target.namespace, version: target.version,
             context: context, uniqueID: MessageID.hex(), reply: nil, monitorSeconds: nil)
-        try await publish(request, target, expiration: nil, until: .now + castTimeout)
+        try await publish(request, target, expiration: nil, until: .now + brokerPatience)
     }
 
     private func publish(

@@ -77,6 +77,34 @@ import Testing
         _ = await eventually("it was carried out") { node.counters.dispatched == 1 }
     }
 
+    @Test func aCallsTimeCountsFromWhenTheBrokerHasIt() async throws {
+        let node = try node()
+        defer { node.stop() }
+        _ = try await node.serve("compute", "h", testEndpoints())
+        let target = RPCTarget(topic: "compute", server: "h", version: "6.0")
+        // The first makes the connections that are then lost.
+        _ = try await node.client.call(target, "echo", ["value": 0], context: context, timeout: .seconds(10), monitor: nil)
+        broker.accept(false)
+        broker.disconnectAll()
+        _ = await eventually("the loss is seen") { node.counters.connectionsLost > 0 && !node.counters.isConnected }
+        let answer = Task { [context] in
+            try await node.client.call(target, "echo", ["value": 7], context: context, timeout: .seconds(4), monitor: nil)
+        }
+        try await Task.sleep(for: .seconds(5))
+        broker.accept(true)
+        #expect(try await answer.value == 7)
+        #expect(node.counters.callsTimedOut == 0)
+    }
+
+    @Test func aBrokerThatStaysAwayEndsACall() async throws {
+        broker.accept(false)
+        let node = try Node("rabbit://", connector: broker, brokerPatience: .seconds(2))
+        defer { node.stop() }
+        await #expect(throws: MessagingTimeout.self) {
+            try await node.client.call(RPCTarget(topic: "t", version: "1.0"), "x", [:], context: context, timeout: .seconds(1), monitor: nil)
+        }
+    }
+
     @Test func anUndeclaredFailureBecomesNovaException() async throws {
         struct Oops: Error {}
         let node = try node()

@@ -13,13 +13,13 @@ final class Node: Sendable {
     let notifier: RabbitNotifier
     private let tasks: Mutex<[Task<Void, any Error>]>
 
-    init(_ url: String, options: RabbitOptions = RabbitOptions(), connector: (any AMQPConnector)? = nil) throws {
+    init(_ url: String, options: RabbitOptions = RabbitOptions(), connector: (any AMQPConnector)? = nil, brokerPatience: Duration = .seconds(300)) throws {
         var logger = Logger(label: "test")
         logger.logLevel = .critical
         let transport = try RabbitTransport(
             url: url, options: options, programName: "test", logger: logger, connector: connector)
         self.transport = transport
-        let client = RabbitRPCClient(transport)
+        let client = RabbitRPCClient(transport, brokerPatience: brokerPatience)
         self.client = client
         notifier = RabbitNotifier(transport)
         tasks = Mutex([Task { try await transport.run() }, Task { try await client.run() }])
