@@ -14,6 +14,12 @@ package struct MachineDriverOptions: Sendable, Equatable {
     package var firmwareCodePath = "/usr/share/OVMF/OVMF_CODE_4M.fd"
     package var firmwareVariablesPath = "/usr/share/OVMF/OVMF_VARS_4M.fd"
     package var processor = ProcessorOptions()
+    var formatting = DiskFormatting()
+    /// [DEFAULT] default_ephemeral_format; nil: Nova's choice.
+    package var ephemeralFormat: String? {
+        get { formatting.defaultFileSystem }
+        set { formatting.defaultFileSystem = newValue }
+    }
     /// How long writing a guest's memory to disk may take.
     package var saveTimeout: Duration = .seconds(1800)
     /// [apus] run_directory: the monitors' sockets. Short: a socket's path has at most 107 bytes.

@@ -97,6 +97,7 @@ extension ComputeOptions {
         if processorMode == "custom", processorModels.isEmpty {
             reader.fail("libvirt", "cpu_models", "cpu_mode is custom and no model is named")
         }
+        ephemeralFormat = reader.string(main, "default_ephemeral_format").flatMap { $0.isEmpty ? nil : $0 }
         snapshotImageFormat = reader.string("libvirt", "snapshot_image_format").flatMap { $0.isEmpty ? nil : $0 }
         shelvedOffloadTime = reader.seconds(main, "shelved_offload_time", or: 0, in: -1...Int.max)
         reclaimInterval = reader.seconds(main, "reclaim_instance_interval", or: 0)

@@ -37,6 +37,8 @@ package struct ComputeOptions: Sendable, Equatable {
     package var processorModels: [String]
     /// [libvirt] cpu_model_extra_flags: "+pcid", "pcid", "-vmx".
     package var processorFlags: [String]
+    /// [DEFAULT] default_ephemeral_format: the file system of ephemeral disks whose image names no os_type; nil: vfat.
+    package var ephemeralFormat: String?
     /// Glance's disk_format of snapshots; nil: this service's choice.
     package var snapshotImageFormat: String?
     /// How long a shelved server stays on its host: zero: not at all; negative: for ever.

@@ -20,6 +20,7 @@ struct DriverSelection: Sendable {
         let compute = configuration.compute
         options.processor = ProcessorOptions(
             mode: compute.processorMode, models: compute.processorModels, flags: compute.processorFlags)
+        options.ephemeralFormat = compute.ephemeralFormat
         instanceName = { [options] id in options.instanceName(id: id) }
         switch configuration.computeDriver {
         case nil, "apus", "libvirt.LibvirtDriver", "nova.virt.libvirt.LibvirtDriver":

@@ -187,7 +187,7 @@ struct ResizeTests {
         try await driver.finishResize(resize(fixture, to: flavor(rootGiB: 1, ephemeralGiB: 2, swapMiB: 32), from: more))
         #expect(try size(fixture.directory.file("disk.eph0")) == 2 << 30 && size(fixture.directory.file("disk.swap")) == 32 << 20)
         #expect(try bytes(fixture.directory.file("disk.eph0"), 4) == Array("kept".utf8))
-        #expect(try bytes(fixture.directory.file("disk.swap"), 4) == [0, 0, 0, 0])
+        #expect(try bytes(fixture.directory.file("disk.swap"), 4) == [0, 0, 0, 0], "made anew")
         let swapless = resize(fixture, to: flavor(rootGiB: 1, ephemeralGiB: 2), from: flavor(rootGiB: 1, ephemeralGiB: 2, swapMiB: 32))
         try await driver.finishResize(swapless)
         #expect(try fixture.directory.machine()?.disks.map(\.file) == ["disk", "disk.eph0", "disk.config"])

@@ -32,8 +32,8 @@ extension MachineDriver {
                 let path = directory.file(disk.file)
                 if Files.exists(path) {
                     try DiskFiles.grow(path, to: disk.byteCount)
-                } else {
-                    try DiskFiles.makeEmpty(path, byteCount: disk.byteCount)
+                } else if let purpose = disk.purpose {
+                    try EmptyDisk(file: disk.file, byteCount: disk.byteCount, purpose: purpose).make(at: path, options.formatting)
                 }
             }
             // The description is the last to change: until then a second attempt finds what the first one found.

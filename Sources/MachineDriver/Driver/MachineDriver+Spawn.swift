@@ -67,7 +67,7 @@ extension MachineDriver {
             let draft = try directory.prepare()
             do {
                 try fill(draft, plan, images, isCancelled: isCancelled)
-                for disk in plan.emptyDisks { try DiskFiles.makeEmpty(draft.file(disk.file), byteCount: disk.byteCount) }
+                for disk in plan.emptyDisks { try disk.make(at: draft.file(disk.file), options.formatting) }
                 try draft.save(plan.machine)
                 if isCancelled() { throw CancellationError() }
                 try directory.publish(draft)

@@ -13,8 +13,7 @@ struct MachinePlan: Sendable {
     /// Nil: the disk boots through firmware.
     var kernelID: String?
     var ramdiskID: String?
-    /// Empty disks by their names in the directory.
-    var emptyDisks: [(file: String, byteCount: Int64)] = []
+    var emptyDisks: [EmptyDisk] = []
     /// 0: the image's size.
     var rootByteCount: Int64
     var configDrive: [String: [UInt8]]?
@@ -75,14 +74,13 @@ struct MachinePlan: Sendable {
         rootByteCount = Int64(max(0, instance.rootGiB)) << 30
         configDrive = request.configDrive
         var disks = [SavedMachine.Disk(id: "", file: "disk", isReadOnly: false, bus: board.diskBus)]
-        let extra = [
-            ("disk.eph0", Int64(max(0, instance.ephemeralGiB)) << 30),
-            ("disk.swap", Int64(max(0, instance.flavor?.swapMiB ?? 0)) << 20),
-        ]
-        for (file, byteCount) in extra where byteCount > 0 {
-            emptyDisks.append((file, byteCount))
-            disks.append(SavedMachine.Disk(id: "", file: file, isReadOnly: false))
-        }
+        emptyDisks = [
+            EmptyDisk(
+                file: "disk.eph0", byteCount: Int64(max(0, instance.ephemeralGiB)) << 30,
+                purpose: .ephemeral(label: "ephemeral0", osType: properties.text("os_type"))),
+            EmptyDisk(file: "disk.swap", byteCount: Int64(max(0, instance.flavor?.swapMiB ?? 0)) << 20, purpose: .swap),
+        ].filter { $0.byteCount > 0 }
+        disks += emptyDisks.map { SavedMachine.Disk(id: "", file: $0.file, isReadOnly: false) }
         if configDrive != nil {
             disks.append(SavedMachine.Disk(id: "", file: "disk.config", isReadOnly: true))
         }

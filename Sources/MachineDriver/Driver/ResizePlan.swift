@@ -7,7 +7,7 @@ struct ResizePlan: Sendable {
     /// The machine afterwards.
     var machine: SavedMachine
     /// Its writable disks, and what each is to have: one that is missing is made empty, one that is smaller grows.
-    var disks: [(file: String, byteCount: Int64)] = []
+    var disks: [(file: String, byteCount: Int64, purpose: EmptyDisk.Purpose?)] = []
     /// Files that are removed before `disks` are made, as nothing in them is worth keeping.
     var worthless: [String] = []
 
@@ -42,14 +42,14 @@ struct ResizePlan: Sendable {
         guard wanted.rootByteCount > 0 ? wanted.rootByteCount >= rootByteCount : oldRootGiB == 0 else {
             throw Self.refusal("root", rootByteCount, wanted.rootByteCount)
         }
-        if wanted.rootByteCount > rootByteCount { disks.append((Self.root, wanted.rootByteCount)) }
+        if wanted.rootByteCount > rootByteCount { disks.append((Self.root, wanted.rootByteCount, nil)) }
 
         let sizes = Dictionary(wanted.emptyDisks.map { ($0.file, $0.byteCount) }, uniquingKeysWith: { first, _ in first })
         if let now = byteCounts[Self.ephemeral], sizes[Self.ephemeral] ?? 0 < now {
             throw Self.refusal("ephemeral", now, sizes[Self.ephemeral] ?? 0)
         }
         if let now = byteCounts[Self.swap], sizes[Self.swap] ?? 0 < now { worthless.append(Self.swap) }
-        disks += wanted.emptyDisks
+        disks += wanted.emptyDisks.map { ($0.file, $0.byteCount, $0.purpose) }
 
         let files = wanted.emptyDisks.map(\.file)
         let others = machine.disks.filter { ![Self.root, Self.ephemeral, Self.swap].contains($0.file) }

@@ -115,6 +115,8 @@ enum Files {
         guard unsafe rmdir(path) == 0 || errno == ENOENT else { throw HostFailure("remove", path) }
     }
 
+    static func isExecutable(_ path: String) -> Bool { unsafe access(path, X_OK) == 0 }
+
     static func exists(_ path: String) -> Bool { unsafe access(path, F_OK) == 0 }
 
     static func byteCount(of file: Descriptor, named path: String) throws(HostFailure) -> Int64 {

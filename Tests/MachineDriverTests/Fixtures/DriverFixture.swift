@@ -71,6 +71,8 @@ struct DriverFixture {
             instancesPath: scratch.path + "/instances", monitorPath: monitor, kvmPath: "/dev/null",
             runDirectory: scratch.path + "/run",
             hostname: "host.example", startTimeout: .seconds(60), commandTimeout: .seconds(60), quitTimeout: .seconds(2))
+        // The programs for it are on every Debian.
+        options.ephemeralFormat = "ext4"
     }
 
     func driver() async throws -> MachineDriver {
