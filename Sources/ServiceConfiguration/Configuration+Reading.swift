@@ -98,6 +98,9 @@ extension ComputeOptions {
             reader.fail("libvirt", "cpu_models", "cpu_mode is custom and no model is named")
         }
         ephemeralFormat = reader.string(main, "default_ephemeral_format").flatMap { $0.isEmpty ? nil : $0 }
+        let format = reader.string(main, "config_drive_format", or: "iso9660")
+        isConfigDriveFAT = format == "vfat"
+        if !["iso9660", "vfat"].contains(format) { reader.fail(main, "config_drive_format", "\"\(format)\" is neither iso9660 nor vfat") }
         snapshotImageFormat = reader.string("libvirt", "snapshot_image_format").flatMap { $0.isEmpty ? nil : $0 }
         shelvedOffloadTime = reader.seconds(main, "shelved_offload_time", or: 0, in: -1...Int.max)
         reclaimInterval = reader.seconds(main, "reclaim_instance_interval", or: 0)

@@ -46,6 +46,8 @@ package struct ComputeOptions: Sendable, Equatable {
     /// How long a soft-deleted server can be restored; zero: it is not kept.
     package var reclaimInterval: Duration
     package var isConfigDriveForced: Bool
+    /// [DEFAULT] config_drive_format is vfat, and not iso9660.
+    package var isConfigDriveFAT: Bool
     /// Seconds a guest has to shut itself down; its image may say otherwise.
     package var shutdownTimeout: Duration
     package var shutdownRetryInterval: Duration

@@ -104,8 +104,13 @@ extension MachineDriver {
             try copy(id, ramdisk, to: directory.ramdisk(suffix), isCancelled: isCancelled)
         }
         if let content = plan.configDrive {
-            let image = try ISO9660Image.build(content, volumeID: "config-2", secondsSinceEpoch: time(nil))
-            try Files.write(directory.file("disk.config" + suffix), image)
+            let path = directory.file("disk.config" + suffix)
+            switch options.configDriveFormat {
+            case .iso9660: try Files.write(path, try ISO9660Image.build(content, volumeID: "config-2", secondsSinceEpoch: time(nil)))
+            case .vfat:
+                try Files.write(path, try FATImage.build(content, volumeID: "config-2", secondsSinceEpoch: time(nil)))
+                try DiskFiles.grow(path, to: Int64(FATImage.byteCount))
+            }
         }
     }
 
