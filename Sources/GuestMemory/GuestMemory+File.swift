@@ -2,6 +2,7 @@
 //
 // A restored guest's RAM is a private mapping of the file: the kernel reads a page when the guest first touches it and copies it
 // when the guest first writes it. Nobody must change or cut the file while it is mapped: a page that is gone is a bus error.
+// RAM of huge pages or of a node of the host cannot be that: the file's pages are small ones of anywhere. It is read whole.
 import Glibc
 package import HostSystem
 import Synchronization
@@ -57,8 +58,9 @@ extension GuestMemory {
     }
 
     /// Puts the `byteCount` bytes of `file` from `offset` on in the place of all RAM. `offset` is a multiple of 4096, and the bytes
-    /// are there. The descriptor stays its owner's; the file must stay as it is.
+    /// are there. The descriptor stays its owner's; the file must stay as it is where the placement is plain.
     package func adopt(_ file: CInt, at offset: UInt64) throws(HostError) {
+        guard placement.isPlain else { return try readImage(file, at: offset) }
         let identity = try FileIdentity(of: file)
         // SAFETY: replaces this object's own mapping, whole, at its own address; nothing else lies there.
         let placed = unsafe mmap(
@@ -74,6 +76,8 @@ extension GuestMemory {
     /// The guest does not want what is there: the host gets the pages back. False where the host would not take them.
     package func giveUp(at address: GuestAddress, byteCount: UInt64) throws(GuestMemoryFault) -> Bool {
         let range = unsafe try hostRange(at: address, byteCount: byteCount)
+        // A huge page that went could be another's when the guest wants it back, and that would be a bus error.
+        guard placement.pageSize == .small else { return false }
         // MADV_REMOVE makes a hole in the memfd; a private mapping has no file of its own, and forgets its copies.
         let advice = image.withLock { $0 } == nil ? Self.remove : MADV_DONTNEED
         // SAFETY: the range is checked guest RAM, and what it holds is no longer wanted.
@@ -82,6 +86,44 @@ extension GuestMemory {
 
     /// MADV_REMOVE, SEEK_DATA and SEEK_HOLE, which Glibc's module leaves out.
     private static let remove: CInt = 9, seekData: CInt = 3, seekHole: CInt = 4
+
+    /// Reads all RAM from the file into the pages that are there; holes of the file become zeroes.
+    private func readImage(_ file: CInt, at offset: UInt64) throws(HostError) {
+        var place: UInt64 = 0
+        while place < byteCount {
+            let data = lseek(file, off_t(clamping: offset + place), Self.seekData)
+            // ENXIO: nothing but hole to the end. Another error: a file system that does not tell, and all of it is data.
+            let start = data >= 0 ? min(max(UInt64(data) - offset, place), byteCount) : errno == ENXIO ? byteCount : place
+            clear(place..<start)
+            guard start < byteCount else { return }
+            let hole = lseek(file, off_t(clamping: offset + start), Self.seekHole)
+            let end = hole >= 0 ? min(max(UInt64(hole) - offset, start + 1), byteCount) : byteCount
+            try read(file, at: offset + start, into: start..<end)
+            place = end
+        }
+    }
+
+    private func read(_ file: CInt, at offset: UInt64, into range: Range<UInt64>) throws(HostError) {
+        var done = 0
+        while done < range.count {
+            // SAFETY: the range is within the mapping, as its callers saw to.
+            let count = unsafe pread(file, mapping + Int(range.lowerBound) + done, range.count - done, off_t(clamping: offset) + off_t(done))
+            if count < 0, errno == EINTR { continue }
+            guard count > 0 else {
+                throw HostError("read", subject: "\(byteCount) bytes of saved RAM", errno: count == 0 ? EIO : errno, remedy: "the file may have been cut; take another copy")
+            }
+            done += count
+        }
+    }
+
+    /// Zeroes, without making small pages for them.
+    private func clear(_ range: Range<UInt64>) {
+        guard !range.isEmpty else { return }
+        // SAFETY: as above.
+        if placement.pageSize == .small, unsafe madvise(mapping + Int(range.lowerBound), range.count, Self.remove) == 0 { return }
+        // SAFETY: as above.
+        unsafe memset(mapping + Int(range.lowerBound), 0, range.count)
+    }
 
     /// One pass over RAM: checksums by chunk, and runs of pages that are not zero, written as they end.
     private struct ImageWriting {

@@ -70,22 +70,31 @@ package struct GuestMemoryRegion: Sendable, Equatable {
     /// The file whose pages were put in the memfd's place, where RAM was restored.
     let image = Mutex<FileIdentity?>(nil)
 
-    /// Maps `byteCount` bytes of fresh zeroed RAM: [0, min(byteCount, lowMemoryEnd)) and the rest from 4 GiB up.
+    let placement: MemoryPlacement
+
+    /// Maps `byteCount` bytes of fresh zeroed RAM: [0, min(byteCount, lowMemoryEnd)) and the rest from 4 GiB up. Where the host has
+    /// no such pages, too few, or no such node, this throws: no later touch of the memory fails for it.
     ///
-    /// - Parameter byteCount: a multiple of 4096, at least 1 MiB.
-    package init(byteCount: UInt64, lowMemoryEnd: UInt64 = GuestMemory.lowMemoryEnd) throws(HostError) {
+    /// - Parameter byteCount: a multiple of 4096 and of the placement's pages, at least 1 MiB.
+    package init(
+        byteCount: UInt64, lowMemoryEnd: UInt64 = GuestMemory.lowMemoryEnd, placement: MemoryPlacement = MemoryPlacement()
+    ) throws(HostError) {
         guard byteCount >= 1 << 20, byteCount % 4096 == 0, let size = Int(exactly: byteCount) else {
             throw HostError(
                 "map guest memory of", subject: "\(byteCount) bytes", errno: EINVAL,
                 remedy: "give a multiple of 4096, at least 1 MiB")
         }
-        let backing = try makeMemoryFile(named: "guest-ram", byteCount: size)
-        let mapping = unsafe mmap(
-            nil, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, backing.rawValue, 0)
-        guard let mapped = unsafe mapping, unsafe mapped != MAP_FAILED else {
-            throw HostError("map", subject: "\(byteCount) bytes of guest memory", errno: Glibc.errno)
+        let backing = try placement.makeFile(byteCount: size)
+        let mapped = unsafe try placement.map(backing, byteCount: size)
+        do throws(HostError) {
+            unsafe try placement.settle(mapped, byteCount: size)
+        } catch {
+            // SAFETY: mapped above, and nobody has it yet.
+            unsafe munmap(mapped, size)
+            throw error
         }
         self.backing = backing
+        self.placement = placement
         unsafe self.mapping = mapped
         self.byteCount = byteCount
         let low = min(byteCount, lowMemoryEnd)

@@ -14,3 +14,22 @@ package func makeMemoryFile(named name: String, byteCount: Int) throws(HostError
     }
     return owned
 }
+
+/// Makes an anonymous file of huge pages. Pages are reserved where it is mapped, not here.
+///
+/// - Parameters:
+///   - byteCount: a multiple of the pages' size.
+///   - pageByteCount: a power of two that the host has pages of, on x86-64 2 MiB or 1 GiB.
+package func makeHugeMemoryFile(named name: String, byteCount: Int, pageByteCount: Int) throws(HostError) -> OwnedDescriptor {
+    let descriptor = unsafe name.withCString { unsafe apus_memfd_create_huge($0, UInt32(pageByteCount.trailingZeroBitCount)) }
+    guard descriptor >= 0 else {
+        throw HostError(
+            "create memory file of \(pageByteCount >> 20) MiB pages", subject: name, errno: errno,
+            remedy: errno == ENODEV || errno == EINVAL || errno == ENOENT ? "this host has no pages of that size; take another size, or none" : "")
+    }
+    let owned = OwnedDescriptor(owning: descriptor)
+    guard ftruncate(owned.rawValue, off_t(byteCount)) == 0 else {
+        throw HostError("size memory file \(name) to", subject: "\(byteCount) bytes", errno: errno)
+    }
+    return owned
+}

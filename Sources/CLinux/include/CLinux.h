@@ -12,6 +12,7 @@
 #include <signal.h>
 #include "blockthread.h"
 #include "checksum.h"
+#include "pages.h"
 #include "rights.h"
 #include "signals.h"
 #include "tun.h"
