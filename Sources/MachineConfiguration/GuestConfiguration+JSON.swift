@@ -62,6 +62,13 @@ extension GuestConfiguration {
             }
             configuration.type = known
         }
+        configuration.numa = try members.objectIfPresent("numa", NUMAConfiguration.read)
+        if let size = try members.stringIfPresent("hugePages", upTo: 64) {
+            guard let known = HugePageSize(rawValue: size) else {
+                throw members.error("hugePages", "none of \(HugePageSize.allCases.map(\.rawValue).joined(separator: ", "))")
+            }
+            configuration.hugePages = known
+        }
         configuration.firmware = try members.objectIfPresent("firmware", FirmwareConfiguration.read)
         configuration.kernel = try members.objectIfPresent("kernel", descriptor("fd"))
         configuration.initrd = try members.objectIfPresent("initrd", descriptor("fd"))
@@ -105,6 +112,7 @@ extension GuestConfiguration {
         guard disks.count + networks.count + board.rootPorts <= deviceLimit else {
             throw ConfigurationError(path: "networks", reason: "more than \(deviceLimit) disks, networks and root ports")
         }
+        try checkMemory()
         try checkBoard()
         try checkPorts()
         var ids: Set<String> = []
@@ -221,6 +229,8 @@ extension GuestConfiguration {
             "startPaused": .bool(startPaused), "onGuestReset": .string(onGuestReset.rawValue),
             "onGuestCrash": .string(onGuestCrash.rawValue), "board": board.json,
         ]
+        if let numa { members["numa"] = numa.json }
+        if let hugePages { members["hugePages"] = .string(hugePages.rawValue) }
         if let firmware { members["firmware"] = firmware.json }
         if let kernel { members["kernel"] = ["fd": .integer(Int64(kernel))] }
         if let initrd { members["initrd"] = ["fd": .integer(Int64(initrd))] }

@@ -9,6 +9,10 @@ package struct GuestConfiguration: Sendable, Equatable {
     package var uuid: MachineUUID
     package var memoryMiB: Int
     package var cpu: CPUConfiguration
+    /// How both lie in nodes; nil: the guest is told of none.
+    package var numa: NUMAConfiguration?
+    /// The pages of the host that RAM is of, all of them taken at the start; nil: small ones, as they are touched.
+    package var hugePages: HugePageSize?
     package var type: MachineType
     /// What a machine of a PC type starts with.
     package var firmware: FirmwareConfiguration?
@@ -30,7 +34,7 @@ package struct GuestConfiguration: Sendable, Equatable {
     package var kvm: Int?
     package var startPaused: Bool
     /// A saved state of this very machine to go on from, open for reading, in place of a start by firmware or kernel. RAM is mapped
-    /// from it: the file must stay as it is until the machine has ended.
+    /// from it: the file must stay as it is until the machine has ended. RAM of huge pages or bound to a node is read from it instead.
     package var restore: Int?
     package var onGuestReset: GuestResetPolicy
     package var onGuestCrash: GuestCrashPolicy
@@ -44,8 +48,11 @@ package struct GuestConfiguration: Sendable, Equatable {
         networks: [NetworkConfiguration] = [], rng: Bool = false, balloon: Bool = false,
         console: ConsoleConfiguration = ConsoleConfiguration(), control: Int? = nil, kvm: Int? = nil,
         startPaused: Bool = false, restore: Int? = nil,
-        onGuestReset: GuestResetPolicy = .reset, onGuestCrash: GuestCrashPolicy = .preserve, board: BoardConfiguration = BoardConfiguration()
+        onGuestReset: GuestResetPolicy = .reset, onGuestCrash: GuestCrashPolicy = .preserve, board: BoardConfiguration = BoardConfiguration(),
+        numa: NUMAConfiguration? = nil, hugePages: HugePageSize? = nil
     ) {
+        self.numa = numa
+        self.hugePages = hugePages
         self.name = name
         self.uuid = uuid
         self.memoryMiB = memoryMiB

@@ -34,6 +34,10 @@ struct Options {
           --cmdline TEXT      kernel command line (default: console=ttyS0)
           --memory MIB        guest RAM, 64 to 1048576 (default: 256)
           --cpus N            vCPUs, 1 to 64 (default: 1)
+          --numa WORD[,WORD]… the guest's next node: memory=MIB, cpus=N or cpus=N-M (may be repeated), host=N: its memory is of that
+                              node of the host; all nodes together have all vCPUs and all RAM
+          --distance A,B,N    from node A to node B, 11 to 254 (default: 20), and back where that is not said itself
+          --hugepages SIZE    RAM of huge pages, 2M or 1G, taken at the start
           --cpu MODEL[,WORD]… host-passthrough, host-model or a processor by libvirt's name (default: the host's). Words: +FEATURE,
                               -FEATURE, hide-kvm, hyperv (all that Windows uses of it)
           --disk FILE[,WORD]… a disk; may be repeated. Words: ro, cd, boot=N, format=FORMAT (raw), backing=FORMAT:FILE,
@@ -104,6 +108,9 @@ struct Options {
             return
         }
         if stateToVerify != nil { return }
+        do throws(ConfigurationError) { try machine.checkMemory() } catch {
+            throw Self.fail("\(error.path.hasPrefix("numa") ? "--numa" : "--memory"): \(error.path): \(error.reason)")
+        }
         if machine.type == .direct, machine.kernel == nil { throw Self.fail("--kernel is missing") }
         if machine.type != .direct, machine.firmware == nil {
             machine.firmware = FirmwareConfiguration(code: Int(try Self.open(Self.bios, O_RDONLY, for: "--firmware")))
@@ -143,6 +150,16 @@ struct Options {
                 throw Self.fail("--cpus \(text): give a number from 1 to 64")
             }
             (machine.cpu.count, machine.cpu.sockets, machine.cpu.cores, machine.cpu.threads) = (count, count, 1, 1)
+        case "--numa": try readNode(try value())
+        case "--distance":
+            let text = try value()
+            let numbers = text.split(separator: ",").map { Int($0) }
+            guard numbers.count == 3, let from = numbers[0], let to = numbers[1], let distance = numbers[2] else {
+                throw Self.fail("--distance \(text): give two nodes and a number, for example 0,1,25")
+            }
+            machine.numa = machine.numa ?? NUMAConfiguration()
+            machine.numa?.distances.append(NUMAConfiguration.Distance(from: from, to: to, value: distance))
+        case "--hugepages": machine.hugePages = try word(option, try value(), HugePageSize.self)
         case "--cpu": try readProcessor(try value())
         case "--disk":
             let text = try value()
@@ -249,6 +266,25 @@ struct Options {
         }
         disk.fd = Int(try open(String(name), disk.readOnly ? O_RDONLY : O_RDWR, for: "--disk"))
         return disk
+    }
+
+    /// WORD[,WORD]…
+    private mutating func readNode(_ text: String) throws {
+        var node = NUMAConfiguration.Node(cpus: [], memoryMiB: 0)
+        for word in text.split(separator: ",") {
+            let parts = word.split(separator: "=", maxSplits: 1), bounds = (parts.last ?? "").split(separator: "-", omittingEmptySubsequences: false).map { Int($0) }
+            switch (parts.first, parts.count, bounds.count) {
+            case ("memory", 2, 1): node.memoryMiB = bounds[0] ?? 0
+            case ("host", 2, 1): node.hostNode = bounds[0] ?? -1
+            case ("cpus", 2, 1...2):
+                guard let first = bounds[0], let last = bounds[bounds.count - 1], (0...63).contains(first), (first...63).contains(last) else { fallthrough }
+                node.cpus += Array(first...last)
+            default: throw Self.fail("--numa \(text): \(word) is none of cpus=N, cpus=N-M, memory=MIB, host=N")
+            }
+        }
+        node.cpus.sort()
+        machine.numa = machine.numa ?? NUMAConfiguration()
+        machine.numa?.nodes.append(node)
     }
 
     /// MODEL[,WORD]…
