@@ -18,6 +18,8 @@ package struct ACPIDescription: Sendable {
     package var hasSerialPort: Bool
     /// RAM above 4 GiB ends here; the 64-bit PCI window starts behind it.
     package var highMemoryEnd: UInt64
+    /// How processors and RAM lie in nodes; nil: no table says.
+    package var proximity: ProximityDomains?
     /// Ports 0x60 and 0x64 answer commands. Where they do not, a guest that is told of them polls for half a second.
     package var hasKeyboardController: Bool
     package var hasMouse = false
@@ -66,6 +68,10 @@ package enum ACPITables {
         if let base = description.ecamBase { tables.append(image.append("MCFG", revision: 1, mcfgBody(base))) }
         if description.hasHPET { tables.append(image.append("HPET", revision: 1, hpetBody())) }
         tables.append(image.append("WAET", revision: 1, AML.little(2, 4)))
+        if let proximity = description.proximity {
+            tables.append(image.append("SRAT", revision: 3, proximity.affinityBody(apicIDs: description.apicIDs)))
+            tables.append(image.append("SLIT", revision: 1, proximity.localityBody))
+        }
         var generation: Int?
         if description.hasGenerationID {
             let table = image.append("SSDT", revision: 2, GenerationTable.body())
