@@ -77,12 +77,14 @@ extension Board {
         }
         let floppyCount = configuration.disks.count { $0.bus == .fdc }
         let highMemoryEnd = memory.byteCount > lowMemoryEnd ? memory.byteCount - lowMemoryEnd + MemoryMap.fourGiB : MemoryMap.fourGiB
+        let proximity = configuration.proximityDomains(memory.regions)
         items.addFiles([ACPITables.File.tables, ACPITables.File.rsdp, ACPITables.File.loader]) {
             var description = ACPIDescription(
                 apicIDs: (0..<topology.count).map(topology.apicID), hasSerialPort: true, highMemoryEnd: highMemoryEnd, hasKeyboardController: true)
             description.hasFirmwareConfiguration = true
             description.hasMouse = true
             description.floppyDriveCount = floppyCount
+            description.proximity = proximity
             extras.describe(&description)
             chipset.describe(&description, lowMemoryEnd: min(memory.byteCount, lowMemoryEnd))
             return ACPITables.files(description)

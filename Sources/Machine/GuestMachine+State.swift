@@ -28,7 +28,9 @@ extension GuestMachine {
         if let obstacle = saveObstacle {
             throw MachineStateError("save", reason: obstacle, remedy: "resume, and save again when the disk answers")
         }
-        var sections = [facts(savedAt: SystemClock.wallSeconds).section]
+        let facts = facts(savedAt: SystemClock.wallSeconds)
+        var sections = [facts.section]
+        if let nodes = facts.nodesSection { sections.append(nodes) }
         sections += board.stateSections
         sections.append(
             StateSection(name: StateSectionName.controllers, version: Self.controllersVersion, bytes: try machine.saveState()))
@@ -47,7 +49,7 @@ extension GuestMachine {
                 "restore", section: StateSectionName.layout, reason: "its RAM lies elsewhere than this machine's", remedy: "give the description of the saved machine")
         }
         let vcpuNames = processors.vcpus.indices.map { StateSectionName.vcpu($0) }
-        let own = Set([StateSectionName.machine, StateSectionName.layout, StateSectionName.ram, StateSectionName.controllers] + vcpuNames)
+        let own = Set([StateSectionName.machine, StateSectionName.nodes, StateSectionName.layout, StateSectionName.ram, StateSectionName.controllers] + vcpuNames)
         try board.checkDevices(of: file.entries.filter { !own.contains($0.name) })
         return RestorableState(
             file: file, devices: try board.savable.map { try file.section($0.stateName, upTo: type(of: $0).stateVersion) },

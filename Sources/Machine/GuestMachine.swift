@@ -38,7 +38,8 @@ package final class GuestMachine: DrivenMachine, Sendable {
         load = loader ?? { try Self.load(configuration, on: $0) }
         requests = try GuestRequests()
         let memory = try GuestMemory(
-            byteCount: UInt64(configuration.memoryMiB) << 20, lowMemoryEnd: Board.lowMemoryEnd(configuration))
+            byteCount: UInt64(configuration.memoryMiB) << 20, lowMemoryEnd: Board.lowMemoryEnd(configuration),
+            placement: configuration.memoryPlacement)
         try machine.map(memory)
         board = try Board(configuration, machine: machine, memory: memory, output: output, requests: requests, loop: loop)
         let topology = configuration.cpu.topology
@@ -71,6 +72,7 @@ package final class GuestMachine: DrivenMachine, Sendable {
         let topology = configuration.cpu.topology
         var tables = ACPIDescription(
             apicIDs: (0..<topology.count).map(topology.apicID), hasSerialPort: true, highMemoryEnd: high, hasKeyboardController: true)
+        tables.proximity = configuration.proximityDomains(board.memory.regions)
         board.extras.describe(&tables)
         try board.extras.generation?.place()
         let rsdp = try ACPITables.place(tables, in: board.memory)

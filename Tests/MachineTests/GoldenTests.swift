@@ -14,7 +14,12 @@ import Testing
 /// Compared: configuration space of every function after reset, ACPI tables, fw_cfg's items and files.
 struct GoldenTests {
     private static let directory = #filePath.split(separator: "/").dropLast().reduce("") { $0 + "/" + $1 } + "/Golden"
-    private static let variants = ["bare", "full"]
+    private static let variants = ["bare", "full", "nodes"]
+
+    /// Two nodes, the second with three of four vCPUs.
+    private static let nodes = NUMAConfiguration(
+        nodes: [NUMAConfiguration.Node(cpus: [0], memoryMiB: 16), NUMAConfiguration.Node(cpus: [1, 2, 3], memoryMiB: 48)],
+        distances: [NUMAConfiguration.Distance(from: 0, to: 1, value: 25)])
 
     /// One of everything that needs no network of the host's.
     private static func fill(_ configuration: inout GuestConfiguration) throws {
@@ -104,10 +109,11 @@ struct GoldenTests {
     private static func dump(_ type: MachineType, _ variant: String) throws -> [String] {
         let fixture = try BoardFixture(type, memoryMiB: 64, loadsKernel: type == .direct) { configuration in
             if variant == "full" { try fill(&configuration) }
+            if variant == "nodes" { (configuration.cpu, configuration.numa) = (CPUConfiguration(count: 4), nodes) }
             if type == .direct { configuration.kernel = Int(try BoardFixture.file(kernel, byteCount: kernel.count)) }
         }
         try fixture.driver.perform(.reset)
-        var lines = ["\(type.rawValue), \(variant): 64 MiB, 1 vCPU"]
+        var lines = ["\(type.rawValue), \(variant): 64 MiB, \(fixture.machine.configuration.cpu.count) vCPU"]
         for (address, function) in fixture.board.bus.all {
             lines.append("function \(address)")
             lines += Self.lines((0..<256).map { UInt8(truncatingIfNeeded: function.readConfiguration(offset: $0, width: .byte)) })

@@ -250,6 +250,30 @@ struct SavedMachineTests {
         #expect(more.contains("section virtio-blk-5: the saved machine had no such device"), "\(more)")
     }
 
+    @Test func nodesAreTheSavedMachinesAndTheirMemoryMayComeFromElsewhere() throws {
+        func nodes(_ second: [Int] = [1], host: Int? = nil, distance: Int = 25) -> NUMAConfiguration {
+            let first = NUMAConfiguration.Node(cpus: [0, 1].filter { !second.contains($0) }, memoryMiB: 1, hostNode: host)
+            return NUMAConfiguration(
+                nodes: [first, NUMAConfiguration.Node(cpus: second, memoryMiB: 1)], distances: [NUMAConfiguration.Distance(from: 0, to: 1, value: distance)])
+        }
+        let sample = try Sample(.q35) { $0.numa = nodes() }
+        try sample.use()
+        let saved = try sample.save()
+        #expect(try StateFile(reading: saved.rawValue).facts.nodes.map(\.distances) == [[10, 25], [25, 10]])
+        let host = HostNodes.usable.first
+        let other = try Sample(.q35) { $0.numa = nodes(host: host) }
+        try other.restore(saved.rawValue)
+        try other.expectUsed()
+        for numa in [nil, nodes([0]), nodes(distance: 26)] {
+            let stranger = try Sample(.q35) { $0.numa = numa }
+            let error = #expect(throws: MachineStateError.self) { _ = try stranger.machine.openState(saved.rawValue) }
+            #expect(error?.description.contains("saved with 2 nodes: 1 MiB, vCPUs 0x1, distances 10 25; 1 MiB, vCPUs 0x2") == true, "\(String(describing: error))")
+        }
+        let plain = try Sample(.q35).save()
+        let error = #expect(throws: MachineStateError.self) { _ = try sample.machine.openState(plain.rawValue) }
+        #expect(error?.description.contains("saved with no nodes") == true)
+    }
+
     @Test func diskThatShrankIsRefusedByItsDeviceAndTheMachineDoesNotGoOn() throws {
         let sample = try Sample(.direct)
         let saved = try sample.save()

@@ -4,14 +4,25 @@ package import GuestMemory
 package import MachineConfiguration
 package import MachineCore
 
-/// Section "machine".
+/// Section "machine", and "nodes".
 package struct MachineFacts: Sendable, Equatable {
-    static let version: UInt32 = 1
+    static let version: UInt32 = 1, nodesVersion: UInt32 = 1
+
+    /// A node as the guest knows it. Where its memory comes from is the host's affair, and may be another after a restore.
+    package struct Node: Sendable, Equatable {
+        /// A bit for each vCPU.
+        package var cpus: UInt64
+        package var memoryMiB: UInt32
+        /// To each node.
+        package var distances: [UInt8]
+    }
 
     package var type: String
     package var memoryByteCount: UInt64
     package var topology: ProcessorTopology
     package var hasFirmware: Bool
+    /// Empty: the guest was told of none.
+    package var nodes: [Node]
     /// When it was saved: seconds since 1970-01-01 00:00 UTC.
     package var savedAt: Int64
 
@@ -20,6 +31,12 @@ package struct MachineFacts: Sendable, Equatable {
         memoryByteCount = UInt64(configuration.memoryMiB) << 20
         topology = configuration.cpu.topology
         hasFirmware = configuration.firmware != nil
+        let numa = configuration.numa ?? NUMAConfiguration()
+        nodes = numa.nodes.enumerated().map { number, node in
+            Node(
+                cpus: node.cpus.reduce(0) { $0 | 1 << UInt64(clamping: $1) }, memoryMiB: UInt32(clamping: node.memoryMiB),
+                distances: numa.nodes.indices.map { UInt8(clamping: numa.distance(from: number, to: $0)) })
+        }
         self.savedAt = savedAt
     }
 
@@ -43,6 +60,7 @@ package struct MachineFacts: Sendable, Equatable {
         }
         hasFirmware = try reader.readBool()
         savedAt = try reader.read()
+        nodes = []
     }
 
     /// Refuses a machine that is not the one that was saved.
@@ -57,9 +75,42 @@ package struct MachineFacts: Sendable, Equatable {
             throw refuse("memoryMiB", "\(memoryByteCount >> 20) MiB of RAM", "\(machine.memoryByteCount >> 20) MiB")
         }
         guard topology == machine.topology else { throw refuse("cpu", Self.words(topology), Self.words(machine.topology)) }
+        guard nodes == machine.nodes else { throw refuse("numa", Self.words(nodes), Self.words(machine.nodes)) }
         guard hasFirmware == machine.hasFirmware else {
             throw refuse("firmware", hasFirmware ? "firmware" : "no firmware", machine.hasFirmware ? "one" : "none")
         }
+    }
+
+    /// Section "nodes", which is there where nodes are: a program that knows nothing of them refuses it as a stranger's.
+    var nodesSection: StateSection? {
+        guard !nodes.isEmpty else { return nil }
+        var writer = StateWriter()
+        writer.write(UInt32(clamping: nodes.count))
+        for node in nodes {
+            writer.write(node.cpus)
+            writer.write(node.memoryMiB)
+            for distance in node.distances { writer.write(distance) }
+        }
+        return StateSection(name: StateSectionName.nodes, version: Self.nodesVersion, bytes: writer.bytes)
+    }
+
+    static func readNodes(_ reader: inout StateReader) throws(DeviceStateError) -> [Node] {
+        let count = try reader.read(UInt32.self)
+        guard (1...UInt32(NUMAConfiguration.nodeLimit)).contains(count) else { throw DeviceStateError(section: reader.section, reason: "\(count) nodes") }
+        var nodes: [Node] = []
+        for _ in 0..<count {
+            var node = Node(cpus: try reader.read(), memoryMiB: try reader.read(), distances: [])
+            for _ in 0..<count { node.distances.append(try reader.read()) }
+            nodes.append(node)
+        }
+        return nodes
+    }
+
+    private static func words(_ nodes: [Node]) -> String {
+        guard !nodes.isEmpty else { return "no nodes" }
+        return "\(nodes.count) nodes: "
+            + nodes.map { "\($0.memoryMiB) MiB, vCPUs 0x\(String($0.cpus, radix: 16)), distances \($0.distances.map(String.init).joined(separator: " "))" }
+            .joined(separator: "; ")
     }
 
     private static func words(_ topology: ProcessorTopology) -> String {

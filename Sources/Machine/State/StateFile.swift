@@ -32,8 +32,14 @@ package struct StateFile: Sendable {
 
         var machine = try Self.open(StateSectionName.machine, upTo: MachineFacts.version, in: entries, of: descriptor)
         var layout = try Self.open(StateSectionName.layout, upTo: SavedMemoryLayout.version, in: entries, of: descriptor)
+        var nodes: StateReader?
+        if entries.contains(where: { $0.name == StateSectionName.nodes }) {
+            nodes = try Self.open(StateSectionName.nodes, upTo: MachineFacts.nodesVersion, in: entries, of: descriptor)
+        }
         do throws(DeviceStateError) {
-            facts = try MachineFacts(&machine)
+            var facts = try MachineFacts(&machine)
+            if var reader = nodes { facts.nodes = try MachineFacts.readNodes(&reader) }
+            self.facts = facts
             memory = try SavedMemoryLayout(&layout)
         } catch {
             throw MachineStateError.damaged(error.section, error.reason)

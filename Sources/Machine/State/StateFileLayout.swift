@@ -38,7 +38,7 @@ package struct StateSection: Sendable, Equatable {
 /// What the file holds besides devices, vCPUs and interrupt controllers.
 package enum StateSectionName {
     package static let header = "header", table = "table"
-    package static let machine = "machine", layout = "ram-layout", ram = "ram", controllers = "interrupt-controllers"
+    package static let machine = "machine", nodes = "nodes", layout = "ram-layout", ram = "ram", controllers = "interrupt-controllers"
     package static func vcpu(_ index: Int) -> String { "vcpu-\(index)" }
 }
 
