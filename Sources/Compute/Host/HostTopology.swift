@@ -1,6 +1,5 @@
 // The NUMA cells of the host as ComputeNode.numa_topology tells them (contract §12): from sysfs, without which a host
-// has one cell with all that it has. No instance is pinned by this service, so usage is zero and only 4 KiB pages
-// matter.
+// has one cell with all that it has. No instance is pinned by this service.
 import Foundation
 import JSON
 import NovaObjects
@@ -46,20 +45,27 @@ struct HostTopology: Sendable, Equatable {
         }
     }
 
-    /// NUMATopology as text. - Parameter shared: CPUs offered; nil: all.
-    func primitiveText(shared: Set<Int>?, profile: ReleaseProfile) -> String {
+    /// NUMATopology as text.
+    ///
+    /// - Parameters:
+    ///   - shared: CPUs offered; nil: all.
+    ///   - usage: what instances with cells take.
+    func primitiveText(shared: Set<Int>?, usage: CellUsage = CellUsage(), profile: ReleaseProfile) -> String {
         let cells: [JSONValue] = cells.map { cell in
             let cpus = shared.map(cell.cpus.intersection) ?? cell.cpus
             let pages: [JSONValue] = cell.pages.sorted { $0.key < $1.key }.map { size, total in
                 Self.object(
                     "NUMAPagesTopology", "1.1",
-                    ["size_kb": .nullable(size), "total": .nullable(total), "used": 0, "reserved": 0])
+                    [
+                        "size_kb": .nullable(size), "total": .nullable(total), "used": .nullable(max(0, usage.pages[cell.id]?[size] ?? 0)), "reserved": 0,
+                    ])
             }
             return Self.object(
                 "NUMACell", "1.5",
                 [
                     "id": .nullable(cell.id), "cpuset": Self.numbers(cpus), "pcpuset": [],
-                    "memory": .nullable(cell.memoryMiB), "cpu_usage": 0, "memory_usage": 0, "pinned_cpus": [],
+                    "memory": .nullable(cell.memoryMiB), "cpu_usage": .nullable(max(0, usage.cpus[cell.id, default: 0])),
+                    "memory_usage": .nullable(max(0, usage.memoryMiB[cell.id, default: 0])), "pinned_cpus": [],
                     "siblings": .array(cell.siblings.map(Self.numbers)), "mempages": .array(pages),
                     "network_metadata": Self.object("NetworkMetadata", "1.0", ["physnets": [], "tunneled": false]),
                     "socket": .nullable(cell.socket),

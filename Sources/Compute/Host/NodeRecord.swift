@@ -55,15 +55,21 @@ extension NodeSettings {
         node.set("memory_mb_used", to: usage.memoryMiB)
         node.set("local_gb_used", to: usage.localGiB)
         node.set("stats", to: usage.statistics.fieldValue)
-        describe(resources, topology, in: &node)
+        describe(resources, in: &node)
+        describe(topology, usage, in: &node)
         node.set("cpu_allocation_ratio", to: .double(ratios.cpu ?? ratios.initialCPU))
         node.set("ram_allocation_ratio", to: .double(ratios.memory ?? ratios.initialMemory))
         node.set("disk_allocation_ratio", to: .double(ratios.disk ?? ratios.initialDisk))
         return node
     }
 
-    /// What the host is.
-    func describe(_ resources: HostResources, _ topology: HostTopology, in node: inout ComputeNode) {
+    /// The host's cells and what is used of them.
+    private func describe(_ topology: HostTopology, _ usage: NodeUsage, in node: inout ComputeNode) {
+        node.update("numa_topology", to: .string(topology.primitiveText(shared: sharedCPUs, usage: usage.cells, profile: profile)))
+    }
+
+    /// What the host is, but for its cells.
+    func describe(_ resources: HostResources, in node: inout ComputeNode) {
         node.update("vcpus", to: .nullable(vcpus(of: resources)))
         node.update("memory_mb", to: .nullable(resources.memoryMiB))
         node.update("local_gb", to: .nullable(resources.diskGiB))
@@ -72,7 +78,6 @@ extension NodeSettings {
         node.update("hypervisor_version", to: .nullable(resources.hypervisorVersion))
         node.update("hypervisor_hostname", to: .string(resources.hypervisorHostname))
         node.update("cpu_info", to: .string(resources.cpuInfo.serialize()))
-        node.update("numa_topology", to: .string(topology.primitiveText(shared: sharedCPUs, profile: profile)))
         node.update("host_ip", to: .string(address))
         let specs = resources.supportedInstances.filter { $0.count == 3 }.map {
             HVSpec(architecture: $0[0], hypervisorType: $0[1], mode: $0[2], profile: profile)
@@ -89,7 +94,8 @@ extension NodeSettings {
     }
 
     /// What is used of it.
-    func account(_ usage: NodeUsage, in node: inout ComputeNode) {
+    func account(_ usage: NodeUsage, of topology: HostTopology, in node: inout ComputeNode) {
+        describe(topology, usage, in: &node)
         node.update("vcpus_used", to: .nullable(usage.vcpus))
         node.update("memory_mb_used", to: .nullable(usage.memoryMiB))
         node.update("local_gb_used", to: .nullable(usage.localGiB))

@@ -10,6 +10,8 @@ package struct ResourceUsage: Sendable, Equatable {
     package var rootGiB = 0
     package var ephemeralGiB = 0
     package var swapMiB = 0
+    /// Of the host's cells; empty for an instance without cells.
+    var cells = CellUsage()
 
     /// - Parameter isVolumeBacked: the root disk is a volume and takes nothing of this host.
     package init(flavor: Flavor, isVolumeBacked: Bool) {
@@ -27,6 +29,7 @@ package struct ResourceUsage: Sendable, Equatable {
         rootGiB = isVolumeBacked ? 0 : instance.flavor?.rootGiB ?? instance.rootGiB
         ephemeralGiB = instance.flavor?.ephemeralGiB ?? instance.ephemeralGiB
         swapMiB = instance.flavor?.swapMiB ?? 0
+        cells = CellUsage(instance.numaTopology)
     }
 
     var localGiB: Int { rootGiB &+ ephemeralGiB &+ swapMiB / 1024 }
@@ -37,6 +40,7 @@ package struct NodeUsage: Sendable, Equatable {
     package private(set) var vcpus: Int
     package private(set) var memoryMiB: Int
     package private(set) var localGiB: Int
+    private(set) var cells = CellUsage()
     private var instances: [String: ResourceUsage] = [:]
     private var migrations: [String: ResourceUsage] = [:]
     package private(set) var statistics: NodeStatistics
@@ -114,6 +118,7 @@ package struct NodeUsage: Sendable, Equatable {
         vcpus = vcpus &+ sign &* usage.vcpus
         memoryMiB = memoryMiB &+ sign &* usage.memoryMiB
         localGiB = localGiB &+ sign &* usage.localGiB
+        cells.add(usage.cells, sign: sign)
     }
 
     private static func oldFlavor(_ instance: Instance, _ migration: Migration) -> Flavor? {

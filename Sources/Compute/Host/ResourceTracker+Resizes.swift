@@ -22,8 +22,8 @@ extension ResourceTracker {
     ) async throws {
         (instance, migration) = try await turns.run { [instance, migration] in
             var (instance, migration) = (instance, migration)
-            try Self.refuseWhatIsNotOffered(instance)
-            try Self.refuseWhatIsNotOffered(flavor)
+            try Self.refuseDevices(instance)
+            try Self.refuseWhatIsNotOffered(from: instance, to: flavor)
             if node == nil { _ = try await auditNode(context.elevated) }
             guard let name = node?.record.hypervisorHostname else { throw Self.unavailable("the host has not reported itself yet") }
             migration.set("dest_compute", to: settings.host)
@@ -123,14 +123,14 @@ extension ResourceTracker {
         }
     }
 
-    /// What the scheduler does not ask for because only a flavor's extra specs name it.
-    private static func refuseWhatIsNotOffered(_ flavor: Flavor) throws {
+    /// Cells are placed by the claim of a build alone: the context of a move has none of either side. And what the scheduler does not
+    /// ask for because only a flavor's extra specs name it.
+    private static func refuseWhatIsNotOffered(from instance: Instance, to flavor: Flavor) throws {
         let specs = flavor.extraSpecs
-        let policy = specs["hw:cpu_policy"] ?? "shared"
         let needsCells = specs.keys.contains { $0.hasPrefix("hw:numa_") || $0 == "hw:mem_page_size" }
-        guard !needsCells, policy == "shared" else {
-            throw unavailable("this host does not place guests on NUMA cells or pin CPUs")
-        }
+        let hasCells = instance.object["numa_topology"].map { !$0.isNull } ?? false
+        guard !needsCells, !hasCells else { throw unavailable("this host does not resize servers with NUMA cells or huge pages") }
+        guard specs["hw:cpu_policy"] ?? "shared" == "shared" else { throw unavailable("this host does not pin CPUs") }
         guard specs["pci_passthrough:alias"] == nil else { throw unavailable("this host passes no PCI devices through") }
     }
 }

@@ -18,6 +18,7 @@ package actor ResourceTracker: HostBooks {
         var record: ComputeNode
         /// As the database has it, to send what differs.
         var resources: HostResources
+        var topology: HostTopology
         var usage: NodeUsage
     }
 
@@ -114,16 +115,16 @@ package actor ResourceTracker: HostBooks {
     {
         let topology = HostTopology(vcpus: resources.vcpus, memoryMiB: resources.memoryMiB)
         if var node, node.record.hypervisorHostname == resources.hypervisorHostname {
-            settings.describe(resources, topology, in: &node.record)
-            node.resources = resources
+            settings.describe(resources, in: &node.record)
+            (node.resources, node.topology) = (resources, topology)
             self.node = node
             return false
         }
         let found = try await conductor.computeNode(
             host: settings.host, node: resources.hypervisorHostname, context: context)
         if var record = found {
-            settings.describe(resources, topology, in: &record)
-            node = Node(record: record, resources: resources, usage: usage)
+            settings.describe(resources, in: &record)
+            node = Node(record: record, resources: resources, topology: topology, usage: usage)
             return false
         }
         guard let identity else { throw StartupError("the identity of this host is not known yet") }
@@ -132,7 +133,7 @@ package actor ResourceTracker: HostBooks {
         logger.info(
             "compute node created",
             metadata: ["node": "\(resources.hypervisorHostname)", "uuid": "\(record.uuid ?? "-")"])
-        node = Node(record: record, resources: resources, usage: usage)
+        node = Node(record: record, resources: resources, topology: topology, usage: usage)
         return true
     }
 
@@ -172,7 +173,7 @@ package actor ResourceTracker: HostBooks {
     /// Tells the database what changed, then Placement.
     private func publish(_ context: RequestContext) async throws {
         guard var node else { return }
-        settings.account(node.usage, in: &node.record)
+        settings.account(node.usage, of: node.topology, in: &node.record)
         if !node.record.object.changes.isEmpty {
             try await conductor.call(&node.record, "save", context: context)
         }
@@ -209,13 +210,14 @@ package actor ResourceTracker: HostBooks {
     package func claim(_ instance: inout Instance, limits: JSONValue, context: RequestContext) async throws {
         instance = try await turns.run { [instance] in
             var instance = instance
-            try Self.refuseWhatIsNotOffered(instance)
+            try Self.refuseDevices(instance)
             if node == nil { _ = try await auditNode(context.elevated) }
             guard var node else { throw Self.unavailable("the host has not reported itself yet") }
+            let topology = try cells(for: instance, on: node, limits: limits)
             instance.host = settings.host
             instance.launchedOn = settings.host
             instance.node = node.record.hypervisorHostname
-            instance.set("numa_topology", to: .null)
+            instance.numaTopology = topology
             try await conductor.save(&instance, context: context)
             names.add(instance)
             // Saved with the next step of the operation, as nova-compute does.
@@ -237,6 +239,10 @@ package actor ResourceTracker: HostBooks {
                 volumeBacked[instance.uuid] = nil
                 instance.host = nil
                 instance.node = nil
+                if var topology = instance.numaTopology {
+                    topology.forgetHost()
+                    instance.numaTopology = topology
+                }
                 try await conductor.save(&instance, context: context)
                 await publishAfterChange(instance.uuid, context)
                 return instance
@@ -297,11 +303,19 @@ package actor ResourceTracker: HostBooks {
         await news.deleted(instanceUUID, context: context)
     }
 
-    /// Pinned CPUs and passed-through devices are not offered by this service; the scheduler should not have come here.
-    static func refuseWhatIsNotOffered(_ instance: Instance) throws {
-        if let topology = instance.object["numa_topology"], !topology.isNull {
-            throw unavailable("this host does not place guests on NUMA cells or pin CPUs")
+    /// The instance's cells, each with its place on this host; nil where it has none.
+    private func cells(for instance: Instance, on node: Node, limits: JSONValue) throws -> InstanceNUMATopology? {
+        guard let field = instance.object["numa_topology"], !field.isNull else { return nil }
+        guard let topology = instance.numaTopology else { throw Self.unavailable("the server's NUMA topology cannot be read") }
+        do throws(CellRefusal) {
+            return try CellFit(host: node.topology, usage: node.usage.cells, shared: settings.sharedCPUs, limits: CellLimits(limits)).place(topology)
+        } catch {
+            throw Self.unavailable(error.reason)
         }
+    }
+
+    /// Passed-through devices are not offered by this service; the scheduler should not have come here.
+    static func refuseDevices(_ instance: Instance) throws {
         let requests = instance.object["pci_requests"]?["nova_object.data"]?["requests"]?.arrayValue ?? []
         guard requests.isEmpty else { throw unavailable("this host passes no PCI devices through") }
     }

@@ -34,6 +34,8 @@ extension ComputeManager {
         }
         let image = try await imageRecord(imageID, context)
         try await load("info_cache", "system_metadata", "flavor", of: &instance, context: context)
+        // The API refuses an image that would change them: the new machine has the old one's.
+        if instance.asksForCells { try await load("numa_topology", of: &instance, context: context) }
         let wasStopped = instance.vmState == "stopped" || request.isStoppedAfterwards
         let networkInfo = services.network.cached(instance)
         let name: [String: JSONValue] = ["image_name": image["name"] ?? ""]

@@ -69,6 +69,7 @@ extension ComputeManager {
     func unshelve(_ instance: inout Instance, _ request: UnshelveRequest, _ operation: Operation) async throws {
         let context = operation.context
         try await load("system_metadata", "flavor", "info_cache", of: &instance, context: context)
+        if instance.asksForCells { try await load("numa_topology", of: &instance, context: context) }
         let shelvedImage = instance.systemMetadata["shelved_image_id"]
         await notify(instance, "unshelve", .start, context)
         instance.taskState = "spawning"

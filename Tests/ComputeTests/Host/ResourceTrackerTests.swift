@@ -101,15 +101,47 @@ import Testing
         #expect(host.database.read { $0.nodes[0].integer("memory_mb_used") } == 512 + 20 * 256)
     }
 
+    @Test func `a claim gives cells a place on the host, which is told and given back`() async throws {
+        let host = try await started()
+        defer { host.cleanUp() }
+        var instance = HostSamples.instance(host: nil, vmState: "building")
+        instance.numaTopology = CellSamples.topology([([0], 128)], pages: InstanceNUMACell.PageRequest.small)
+        instance.object.resetChanges()
+        host.database.change { $0.instances = [instance] }
+        func used() throws -> [JSONValue?] {
+            let text = try #require(host.database.read { $0.nodes[0].string("numa_topology") })
+            let cells = try JSONValue.parse(text)["nova_object.data"]?["cells"]?.arrayValue?.compactMap { $0["nova_object.data"] } ?? []
+            let cell = try #require(cells.first { $0["memory_usage"] != 0 } ?? cells.first)
+            return [cell["cpu_usage"], cell["memory_usage"], cell["mempages"]?.arrayValue?.first?["nova_object.data"]?["used"]]
+        }
+        try await host.tracker.claim(&instance, limits: [:], context: .administrator())
+        #expect(instance.numaTopology?.cells.map(\.pageSizeKiB) == [4])
+        #expect(instance.numaTopology?.cells.first?.hostCell != nil)
+        #expect(try used() == [1, 128, 32768])
+        let saved = host.database.requests("Instance.save()").last?["objinst"]?["nova_object.data"]?["numa_topology"]
+        #expect(saved?["nova_object.data"]?["cells"]?.arrayValue?.first?["nova_object.data"]?["pagesize"] == 4)
+        // The next audit counts the same.
+        try await host.tracker.audit(isStartup: false, context: .administrator())
+        #expect(try used() == [1, 128, 32768])
+
+        await host.tracker.abortClaim(&instance, context: .administrator())
+        #expect(instance.numaTopology?.cells.map(\.hostCell) == [nil])
+        #expect(try used() == [0, 0, 0])
+    }
+
     @Test func `a guest that needs what is not offered is sent elsewhere`() async throws {
         let host = try await started()
         defer { host.cleanUp() }
         var instance = HostSamples.instance(host: nil)
         instance.set("numa_topology", to: ["nova_object.name": "InstanceNUMATopology"])
-        let error = await #expect(throws: NovaException.self) {
-            try await host.tracker.claim(&instance, limits: [:], context: .administrator())
+        let pinned = CellSamples.topology([([0], 128)], policy: "dedicated")
+        for topology in [instance.object["numa_topology"], pinned.primitive] {
+            instance.set("numa_topology", to: topology ?? .null)
+            let error = await #expect(throws: NovaException.self) {
+                try await host.tracker.claim(&instance, limits: [:], context: .administrator())
+            }
+            #expect(error?.className == "ComputeResourcesUnavailable")
         }
-        #expect(error?.className == "ComputeResourcesUnavailable")
         #expect(host.database.read { $0.instances }.isEmpty)
     }
 
