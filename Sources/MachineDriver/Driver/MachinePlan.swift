@@ -95,6 +95,8 @@ struct MachinePlan: Sendable {
             disks: SavedMachine.Disk.numbered(disks),
             queueCount: isMultiQueue ? min(vcpus, 8) : 1, interfaces: request.interfaces)
         machine.processor = ProcessorChoice(options.processor, image: properties, specs: specs)
+        let choice = try NodeChoice(instance.numaTopology, vcpus: vcpus, memoryMiB: memoryMiB)
+        (machine.nodes, machine.hugePageKiB) = (choice.nodes, choice.hugePageKiB)
         machine.diskLimits = try DiskQuota.read(specs)
         machine.imageIDs = [imageID, kernelID, ramdiskID].compactMap { $0 }
         machine.firmware = board.firmware

@@ -35,6 +35,7 @@ struct ResizePlan: Sendable {
         self.machine.diskLimits = wanted.machine.diskLimits
         self.machine.devices = wanted.machine.devices
         self.machine.processor = wanted.machine.processor
+        (self.machine.nodes, self.machine.hugePageKiB) = (wanted.machine.nodes, wanted.machine.hugePageKiB)
 
         let oldRootGiB = request.instance.flavor?.rootGiB ?? request.instance.rootGiB
         let rootByteCount = byteCounts[Self.root] ?? 0

@@ -93,14 +93,16 @@ enum HostFacts {
         }
         let gigabyte = UInt(1) << 30
         let online = count(list: try Files.text("/sys/devices/system/cpu/online") ?? "")
-        let nodes = count(list: try Files.text("/sys/devices/system/node/online") ?? "")
         return HostResources(
             vcpus: online > 0 ? online : max(1, processors.threadCount), memoryMiB: memory,
             diskGiB: Int(space.f_blocks &* space.f_frsize / gigabyte),
             diskFreeGiB: Int(space.f_bavail &* space.f_frsize / gigabyte), hypervisorType: "QEMU",
-            hypervisorVersion: options.hypervisorVersion, cpuInfo: processors.json(numaNodeCount: max(1, nodes)),
+            hypervisorVersion: options.hypervisorVersion, cpuInfo: processors.json(numaNodeCount: max(1, try nodeCount())),
             supportedInstances: [["x86_64", "kvm", "hvm"]], hypervisorHostname: options.hostname ?? hostName())
     }
+
+    /// NUMA nodes; 0 where the kernel knows none.
+    static func nodeCount() throws -> Int { count(list: try Files.text("/sys/devices/system/node/online") ?? "") }
 
     static func hostName() -> String {
         var buffer = [CChar](repeating: 0, count: 256)

@@ -28,6 +28,13 @@ struct SavedMachine: Sendable, Equatable {
             }
         }
     }
+    /// One of the guest's nodes.
+    struct Node: Sendable, Equatable {
+        var cpus: [Int]
+        var memoryMiB: Int
+        /// The host's, where the claim gave it one.
+        var hostNode: Int?
+    }
     /// Nova's hw_firmware_type.
     enum Firmware: String, Sendable { case bios, uefi }
     var uuid: String
@@ -52,6 +59,10 @@ struct SavedMachine: Sendable, Equatable {
     var bootSuffix = ""
     var processor = ProcessorChoice()
     var devices = BoardDevices()
+    /// Empty: the guest is told of no nodes.
+    var nodes: [Node] = []
+    /// The size of RAM's pages, 2048 or 1048576; nil: small ones.
+    var hugePageKiB: Int?
     /// Of each disk, by the names of quota:disk_*: "read_bytes_sec".
     var diskLimits: [String: Int] = [:]
     /// Images it was made from: root, kernel, RAM disk.
@@ -77,6 +88,14 @@ struct SavedMachine: Sendable, Equatable {
             "interfaces": .array(interfaces.map(Self.json)), "machineType": .string(machineType),
             "firmware": firmware.map { .string($0.rawValue) } ?? .null, "bootSuffix": .string(bootSuffix),
             "processor": processor.json, "devices": devices.json,
+            "nodes": .array(
+                nodes.map {
+                    [
+                        "cpus": .array($0.cpus.map { .integer(Int64($0)) }), "memoryMiB": .integer(Int64($0.memoryMiB)),
+                        "hostNode": $0.hostNode.map { .integer(Int64($0)) } ?? .null,
+                    ]
+                }),
+            "hugePageKiB": hugePageKiB.map { .integer(Int64($0)) } ?? .null,
             "diskLimits": .object(diskLimits.mapValues { .integer(Int64($0)) }),
             "imageIDs": .array(imageIDs.map { .string($0) }),
         ]
@@ -118,6 +137,10 @@ struct SavedMachine: Sendable, Equatable {
         bootSuffix = json["bootSuffix"]?.stringValue == Self.rescueSuffix ? Self.rescueSuffix : ""
         processor = ProcessorChoice(json: json["processor"])
         devices = BoardDevices(json: json["devices"])
+        nodes = (json["nodes"]?.arrayValue ?? []).map { node in
+            Node(cpus: node["cpus"]?.arrayValue?.compactMap(\.intValue) ?? [], memoryMiB: node["memoryMiB"]?.intValue ?? 0, hostNode: node["hostNode"]?.intValue)
+        }
+        hugePageKiB = json["hugePageKiB"]?.intValue
         diskLimits = (json["diskLimits"]?.objectValue ?? [:]).compactMapValues(\.intValue)
         imageIDs = json["imageIDs"]?.arrayValue?.compactMap(\.stringValue) ?? []
         self.disks = []
