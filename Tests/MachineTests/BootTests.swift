@@ -8,14 +8,14 @@ private func setting(_ name: String) -> String? { getenv(name).map { String(cStr
 /// Guests on the monitor as it is shipped: a process with a command line, a console and an exit status.
 extension GuestTests {
     @Suite struct BootTests {
-        private func boot(_ words: String, _ options: String = "", kernel: String? = nil) throws -> (
+        private func boot(_ words: String, _ options: String = "", kernel: String? = nil, before: String = "") throws -> (
             status: Int32, console: String
         ) {
             let monitor = try #require(setting("APUS_TEST_MONITOR")),
                 kernel = try #require(kernel ?? setting("APUS_TEST_KERNEL"))
             let initrd = try #require(setting("APUS_TEST_INITRD"))
             let command =
-                "timeout 120 '\(monitor)' --kernel '\(kernel)' --initrd '\(initrd)' --cmdline 'console=ttyS0 panic=-1 \(words)' \(options) 2>&1 </dev/null"
+                "exec 2>&1; \(before) timeout 120 '\(monitor)' --kernel '\(kernel)' --initrd '\(initrd)' --cmdline 'console=ttyS0 panic=-1 \(words)' \(options) 2>&1 </dev/null"
             let pipe = try #require(popen(command, "r"))
             var console = ""
             var buffer = [CChar](repeating: 0, count: 4096)
@@ -38,6 +38,49 @@ extension GuestTests {
             let run = try boot("quiet apus.test=poweroff", "--cpus 2 --memory 512")
             #expect(run.console.contains("cpus 2 "), "\(run.console.suffix(2000))")
             #expect(run.status == 0)
+        }
+
+        /// What the guest says of its nodes, by number: vCPUs, kB, distances.
+        private func nodes(_ console: String) -> [(cpus: String, kibibytes: Int, distance: String)] {
+            console.split(whereSeparator: \.isNewline).compactMap { line in
+                let halves = line.split(separator: ": cpus ", maxSplits: 1)
+                guard line.hasPrefix("node"), halves.count == 2 else { return nil }
+                let parts = halves[1].split(separator: ", ").map(String.init)
+                guard parts.count == 3, let kibibytes = Int(parts[1].drop { !$0.isNumber }.prefix { $0.isNumber }) else { return nil }
+                return (parts[0], kibibytes, String(parts[2].dropFirst("distance ".count)))
+            }
+        }
+
+        @Test func twoNodesAreSeenWithTheirProcessorsMemoryAndDistances() throws {
+            let run = try boot(
+                "quiet apus.test=poweroff", "--cpus 3 --memory 512 --numa cpus=0,cpus=2,memory=320,host=0 --numa cpus=1,memory=192 --distance 0,1,25")
+            let nodes = nodes(run.console)
+            #expect(nodes.map(\.cpus) == ["0,2", "1"] && nodes.map(\.distance) == ["10 25", "25 10"], "\(run.console.suffix(2000))")
+            // The kernel keeps its own code and what it must out of the total, all of it in node 0.
+            #expect(nodes.map(\.kibibytes).enumerated().allSatisfy { (($0 == 0 ? 200 : 160) << 10...($0 == 0 ? 320 : 192) << 10).contains($1) }, "\(nodes)")
+            #expect(run.status == 0 && !run.console.contains("Firmware Bug"))
+        }
+
+        @Test func nodesAroundTheHoleBelow4GiBAreSeen() throws {
+            let run = try boot("quiet apus.test=poweroff", "--cpus 2 --memory 3072 --numa cpus=0,memory=2048 --numa cpus=1,memory=1024")
+            let nodes = nodes(run.console)
+            #expect(nodes.map(\.cpus) == ["0", "1"] && nodes.map(\.distance) == ["10 20", "20 10"], "\(run.console.suffix(2000))")
+            #expect(nodes.count == 2 && nodes[1].kibibytes > 896 << 10 && nodes[1].kibibytes <= 1024 << 10, "\(nodes)")
+        }
+
+        @Test func hugePagesAreTakenAtTheStartAndTooFewAreToldInWords() throws {
+            let knob = "/proc/sys/vm/nr_hugepages", count = "awk '/HugePages_Total/{print $2}' /proc/meminfo"
+            #expect(system("\(count) > /tmp/apus-huge-pages; echo 0 > \(knob)") == 0)
+            defer { _ = system("cat /tmp/apus-huge-pages > \(knob); rm /tmp/apus-huge-pages") }
+            let refused = try boot("quiet apus.test=poweroff", "--hugepages 2M")
+            #expect(refused.status == 1 && refused.console.contains("take 128 pages of 2 MiB for guest RAM") && refused.console.contains(knob), "\(refused)")
+            #expect(system("echo 160 > \(knob); test $(\(count)) -ge 160") == 0)
+            let free = "awk '/HugePages_Free/{print $2}' /proc/meminfo"
+            let watch = "(for i in $(seq 300); do n=$(\(free)); [ $n -gt 32 ] || { echo least free $n; break; }; sleep 0.1; done >&2) &"
+            let run = try boot(
+                "quiet apus.test=poweroff", "--cpus 2 --hugepages 2M --numa cpus=0,memory=128,host=0 --numa cpus=1,memory=128", before: watch)
+            #expect(run.status == 0 && nodes(run.console).count == 2, "\(run.console.suffix(2000))")
+            #expect(run.console.contains("least free 32"), "\(run.console.suffix(2000))")
         }
 
         @Test func memoryContinuesAboveTheHoleBelow4GiB() throws {
@@ -88,6 +131,8 @@ extension GuestTests {
         }
 
         @Test(arguments: [
+            ("--numa memory=256", "vCPU 0 is in none"), ("--numa cpus=0,memory=128", "128 MiB of the machine's 256"), ("--numa cpu=0", "cpu=0 is none of"),
+            ("--hugepages 3M", "one of 2M, 1G"), ("--hugepages 2M --memory 65", "no multiple"), ("--distance 0,1", "two nodes and a number"),
             ("--memory 1", "MiB from 64"), ("--cpus 0", "1 to 64"), ("--nonsense", "no option"),
             ("--disk fd:99", "no such open descriptor"), ("--net x", "MAC address"),
         ])

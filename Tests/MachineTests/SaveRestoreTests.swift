@@ -56,13 +56,16 @@ extension GuestTests {
         // MARK: A guest of a few hundred bytes
 
         /// LoadGuest/load-guest.s at the end of the address space: checks RAM and a disk under a thousand interrupts a second.
-        private func startLoadGuest(_ firmware: CInt, _ disk: CInt, _ console: CInt, restoring state: CInt? = nil, paused: Bool = false) throws -> MonitorProcess {
+        private func startLoadGuest(
+            _ firmware: CInt, _ disk: CInt, _ console: CInt, restoring state: CInt? = nil, paused: Bool = false, _ change: (inout GuestConfiguration) -> Void = { _ in }
+        ) throws -> MonitorProcess {
             try MonitorProcess(memoryMiB: 16, console: console) { machine in
                 machine.type = .pc
                 machine.firmware = FirmwareConfiguration(code: duplicate(firmware))
                 machine.disks = [DiskConfiguration(id: "disk", fd: duplicate(disk), bus: .ide)]
                 machine.startPaused = paused
                 machine.restore = state.map(duplicate)
+                change(&machine)
             }
         }
 
@@ -102,6 +105,34 @@ extension GuestTests {
                 state = saved
             }
             print("\(Self.rounds) rounds: restore to first entry \(median(restores)) ms (at most \(Double(restores.max() ?? 0) / 1e6)), save of 16 MiB \(median(saves)) ms")
+        }
+
+        @Test func aGuestInHugePagesAndNodesGoesOnInThem() throws {
+            let knob = "/proc/sys/vm/nr_hugepages", firmware = try loadGuestImage()
+            let disk = try makeMemoryFile(named: "disk", byteCount: 1 << 20), log = try makeMemoryFile(named: "console", byteCount: 0)
+            try #require(system("cp \(knob) /tmp/apus-huge-pages; echo 8 > \(knob); test $(cat \(knob)) = 8") == 0)
+            defer { _ = system("cat /tmp/apus-huge-pages > \(knob); rm /tmp/apus-huge-pages") }
+            let huge: (inout GuestConfiguration) -> Void = { machine in
+                machine.hugePages = .twoMiB
+                machine.numa = NUMAConfiguration(nodes: [
+                    NUMAConfiguration.Node(cpus: [0], memoryMiB: 10, hostNode: 0), NUMAConfiguration.Node(cpus: [], memoryMiB: 6),
+                ])
+            }
+            var state: Saved?
+            var passes: UInt32 = 0
+            for round in 0...2 {
+                let monitor = try startLoadGuest(firmware.rawValue, disk.rawValue, log.rawValue, restoring: state?.number, huge)
+                let before = monitor.console.utf8.count, client = try monitor.connect()
+                #expect(monitor.waitForConsole { $0.utf8.count > before + 2 }, "round \(round): \(monitor.console.suffix(100))")
+                #expect(system("test $(awk '/HugePages_Free/{print $2}' /proc/meminfo) = 0") == 0, "round \(round): RAM is of huge pages")
+                let saved = try save(monitor, client, round: round)
+                let now = try words(at: 0x500, 6, in: saved.number)
+                #expect(now[0] > passes && now[1] == 0 && now[3] == 0 && now[5] == 0, "round \(round): \(now)")
+                #expect(saved.report.ramBytes < 2 << 20, "pages of zeroes are no part of it: \(saved.report)")
+                try StateFile(reading: saved.number).verify()
+                passes = now[0]
+                state = saved
+            }
         }
 
         @Test func restoredPausedAndSavedAgainItIsTheSame() throws {
