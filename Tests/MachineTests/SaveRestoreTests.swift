@@ -115,7 +115,7 @@ extension GuestTests {
             let huge: (inout GuestConfiguration) -> Void = { machine in
                 machine.hugePages = .twoMiB
                 machine.numa = NUMAConfiguration(nodes: [
-                    NUMAConfiguration.Node(cpus: [0], memoryMiB: 10, hostNode: 0), NUMAConfiguration.Node(cpus: [], memoryMiB: 6),
+                    NUMAConfiguration.Node(cpus: [0], memoryMiB: 8, hostNode: 0), NUMAConfiguration.Node(cpus: [], memoryMiB: 8),
                 ])
             }
             var state: Saved?
