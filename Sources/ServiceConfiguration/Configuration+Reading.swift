@@ -137,6 +137,14 @@ extension ResourceOptions {
         initialDiskAllocationRatio = Self.positive(reader.double(main, "initial_disk_allocation_ratio")) ?? 1.0
         cpuSharedSet = reader.string(
             "compute", "cpu_shared_set", aliases: [OptionKey(group: main, name: "vcpu_pin_set")])
+        reservedHugePages = []
+        for text in reader.strings(main, "reserved_huge_pages") {
+            if let pages = ReservedPages(text) {
+                reservedHugePages.append(pages)
+            } else {
+                reader.fail(main, "reserved_huge_pages", "\"\(text)\" is not of the form node:0,size:2048,count:64")
+            }
+        }
         associationRefresh = reader.seconds("compute", "resource_provider_association_refresh", or: 300)
         imageTypeExcludeList = reader.list("compute", "image_type_exclude_list")
     }

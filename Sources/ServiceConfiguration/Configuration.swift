@@ -81,8 +81,48 @@ package struct ResourceOptions: Sendable, Equatable {
     package var initialDiskAllocationRatio: Double
     /// "0-3,^2"; nil: every CPU of the host.
     package var cpuSharedSet: String?
+    /// Pages that are not for servers.
+    package var reservedHugePages: [ReservedPages]
     package var associationRefresh: Duration
     package var imageTypeExcludeList: [String]
+}
+
+/// Pages of one size on one NUMA node of the host, `reserved_huge_pages`.
+package struct ReservedPages: Sendable, Equatable {
+    package var node: Int
+    package var sizeKiB: Int
+    package var count: Int
+
+    package init(node: Int, sizeKiB: Int, count: Int) {
+        self.node = node
+        self.sizeKiB = sizeKiB
+        self.count = count
+    }
+
+    /// "node:0,size:2048,count:64"; a size without a unit is in KiB. Nil: something else.
+    init?(_ text: String) {
+        var fields: [Substring: Substring] = [:]
+        for item in text.split(separator: ",") {
+            let parts = item.filter { !$0.isWhitespace }.split(separator: ":").map { Substring($0) }
+            guard parts.count == 2, fields.updateValue(parts[1], forKey: parts[0]) == nil else { return nil }
+        }
+        guard Set(fields.keys) == ["node", "size", "count"], let node = fields["node"].flatMap({ Int($0) }), let size = fields["size"].flatMap(Self.kibibytes),
+            let count = fields["count"].flatMap({ Int($0) }), node >= 0, count >= 0
+        else { return nil }
+        (self.node, sizeKiB, self.count) = (node, size, count)
+    }
+
+    private static func kibibytes(_ text: Substring) -> Int? {
+        let digits = text.prefix { $0.isNumber }
+        let units: [String: Int] = ["": 1, "K": 1, "M": 1024, "G": 1_048_576]
+        var unit = text[digits.endIndex...].uppercased()
+        for suffix in ["IB", "B"] where unit.hasSuffix(suffix) {
+            unit.removeLast(suffix.count)
+            break
+        }
+        guard let number = Int(digits), number > 0, number < 1 << 30, let factor = units[unit] else { return nil }
+        return number * factor
+    }
 }
 
 /// When periodic work runs. Negative: never; 0: every 60 s; only where Nova says so.

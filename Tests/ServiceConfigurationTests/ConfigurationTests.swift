@@ -35,6 +35,21 @@ private func load(
         #expect(configuration.logging.file == nil)
     }
 
+    @Test func `reserved pages are read, and what is none is a problem with its place`() throws {
+        let pages = try load(
+            """
+            [DEFAULT]
+            reserved_huge_pages = node:0,size:2048,count:64
+            reserved_huge_pages = node:1,size:1GB,count:2
+            """
+        ).configuration.resources.reservedHugePages
+        #expect(pages == [ReservedPages(node: 0, sizeKiB: 2048, count: 64), ReservedPages(node: 1, sizeKiB: 1_048_576, count: 2)])
+        for wrong in ["node:0,size:2048", "node:-1,size:4,count:1", "node:0,size:2X,count:1", "node:0,node:0,size:2,count:1", "64"] {
+            let error = #expect(throws: ConfigurationError.self) { try load("[DEFAULT]\nreserved_huge_pages = \(wrong)\n") }
+            #expect(error?.problems.first?.contains("reserved_huge_pages") == true, "\(wrong)")
+        }
+    }
+
     @Test func `references name other options and a double dollar is one`() throws {
         let configuration = try load(
             """

@@ -130,7 +130,7 @@ struct CellFit {
             guard cpus <= Double(cpuCount) * limits.cpuRatio, memory <= Double(host.memoryMiB) * limits.memoryRatio else { return false }
         }
         guard let size else { return true }
-        let free = host.pages[size, default: 0] - (usage.pages[host.id]?[size] ?? 0)
+        let free = host.pages[size, default: 0] - host.reserved[size, default: 0] - (usage.pages[host.id]?[size] ?? 0)
         return memoryMiB * 1024 % size == 0 && memoryMiB * 1024 / size <= free
     }
 }

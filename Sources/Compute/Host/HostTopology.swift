@@ -3,6 +3,7 @@
 import Foundation
 import JSON
 import NovaObjects
+import ServiceConfiguration
 
 struct HostTopology: Sendable, Equatable {
     struct Cell: Sendable, Equatable {
@@ -14,6 +15,8 @@ struct HostTopology: Sendable, Equatable {
         var socket: Int
         /// Size in KiB → number of pages.
         var pages: [Int: Int]
+        /// Of these, pages that are not for servers.
+        var reserved: [Int: Int] = [:]
     }
     var cells: [Cell]
 
@@ -45,6 +48,16 @@ struct HostTopology: Sendable, Equatable {
         }
     }
 
+    /// The same host with pages kept back (`reserved_huge_pages`); what is kept of a node or a size that is not there counts nothing.
+    func reserving(_ pages: [ReservedPages]) -> HostTopology {
+        var topology = self
+        for kept in pages {
+            guard let index = topology.cells.firstIndex(where: { $0.id == kept.node }), topology.cells[index].pages[kept.sizeKiB] != nil else { continue }
+            topology.cells[index].reserved[kept.sizeKiB] = kept.count
+        }
+        return topology
+    }
+
     /// NUMATopology as text.
     ///
     /// - Parameters:
@@ -57,7 +70,8 @@ struct HostTopology: Sendable, Equatable {
                 Self.object(
                     "NUMAPagesTopology", "1.1",
                     [
-                        "size_kb": .nullable(size), "total": .nullable(total), "used": .nullable(max(0, usage.pages[cell.id]?[size] ?? 0)), "reserved": 0,
+                        "size_kb": .nullable(size), "total": .nullable(total), "used": .nullable(max(0, usage.pages[cell.id]?[size] ?? 0)),
+                        "reserved": .nullable(cell.reserved[size] ?? 0),
                     ])
             }
             return Self.object(

@@ -29,6 +29,7 @@ package actor ResourceTracker: HostBooks {
     let settings: NodeSettings
     let rules: InventoryRules
     let excludedImageTypes: [String]
+    private let reservedPages: [ReservedPages]
     let logger: Logger
     private let news: SchedulerNews
     private let names: GuestNames
@@ -67,6 +68,7 @@ package actor ResourceTracker: HostBooks {
             ratios: ratios, reservedCPUs: options.reservedHostCPUs, reservedMemoryMiB: options.reservedHostMemoryMiB,
             reservedDiskMiB: options.reservedHostDiskMiB)
         excludedImageTypes = options.imageTypeExcludeList
+        reservedPages = options.reservedHugePages
         provider = ProviderReporter(
             placement: parts.placement, refreshInterval: options.associationRefresh, logger: parts.logger)
     }
@@ -113,7 +115,7 @@ package actor ResourceTracker: HostBooks {
     private func ensureRecord(_ resources: HostResources, _ usage: NodeUsage, _ context: RequestContext) async throws
         -> Bool
     {
-        let topology = HostTopology(vcpus: resources.vcpus, memoryMiB: resources.memoryMiB)
+        let topology = HostTopology(vcpus: resources.vcpus, memoryMiB: resources.memoryMiB).reserving(reservedPages)
         if var node, node.record.hypervisorHostname == resources.hypervisorHostname {
             settings.describe(resources, in: &node.record)
             (node.resources, node.topology) = (resources, topology)

@@ -1,5 +1,6 @@
 import JSON
 import NovaObjects
+import ServiceConfiguration
 import Testing
 
 @testable import Compute
@@ -139,6 +140,20 @@ enum CellSamples {
         #expect(CellLimits(["numa_topology": numa]) == expected)
         #expect(CellLimits(["nova_object.name": "SchedulerLimits", "nova_object.data": ["numa_topology": numa]]) == expected)
         #expect(CellLimits([:]) == nil && CellLimits(["numa_topology": .null]) == nil)
+    }
+
+    @Test func `pages that are kept back are not given`() throws {
+        var kept = host().reserving([.init(node: 1, sizeKiB: 2048, count: 500), .init(node: 7, sizeKiB: 2048, count: 9), .init(node: 0, sizeKiB: 64, count: 9)])
+        #expect(kept.cells.map(\.reserved) == [[:], [2048: 500]])
+        let placed = try CellFit(host: kept, usage: CellUsage(), shared: nil, limits: nil).place(CellSamples.topology([([0], 64)], pages: 2048))
+        #expect(placed.cells.map(\.hostCell) == [0])
+        #expect(throws: CellRefusal.self) {
+            try CellFit(host: kept, usage: CellUsage(), shared: nil, limits: nil).place(CellSamples.topology([([0], 200)], pages: 2048))
+        }
+        kept.cells.removeFirst()
+        let json = try JSONValue.parse(kept.primitiveText(shared: nil, profile: .zed))
+        let pages = json["nova_object.data"]?["cells"]?.arrayValue?.first?["nova_object.data"]?["mempages"]?.arrayValue?.compactMap { $0["nova_object.data"] }
+        #expect(pages?.map { $0["reserved"] } == [0, 500])
     }
 
     @Test func `the host's record tells what is used`() throws {
