@@ -177,10 +177,12 @@ private final class Machine: VirtualMachine {
 
 @Suite struct CFIFlashTests {
     @Test func theProbeOfEDK2FindsAChip() {
-        // Writes 0x50, then 0x70, and looks whether the byte changed to the status.
+        // Writes 0x50, then 0x70, and looks whether the byte changed to a status of zero; then programs a byte without an error.
         var chip = CFIFlash()
         #expect(chip.write(0x50, at: 0) == .none && chip.mode == .array)
-        #expect(chip.write(0x70, at: 0) == .none && chip.mode == .status && chip.read(0) == 0x80)
+        #expect(chip.write(0x70, at: 0) == .none && chip.mode == .status && chip.read(0) == 0)
+        _ = chip.write(0x10, at: 0)
+        #expect(chip.write(0x55, at: 0) == .program(offset: 0, byte: 0x55) && chip.read(0) == 0x80)
         #expect(chip.write(0xFF, at: 0) == .none && chip.mode == .array)
     }
 
@@ -194,7 +196,7 @@ private final class Machine: VirtualMachine {
         #expect(chip.write(0xFF, at: 0) == .none && chip.read(0) & 0x30 == 0x30)
         _ = chip.write(0x50, at: 0)
         _ = chip.write(0x70, at: 0)
-        #expect(chip.read(0) == 0x80)
+        #expect(chip.read(0) == 0)
         _ = chip.write(0xE8, at: 0)
         _ = chip.write(1, at: 0)
         _ = chip.write(7, at: 5)

@@ -71,12 +71,10 @@ package struct CFIFlash: Sendable, Equatable {
             command(byte)
             return .none
         case .program:
-            cycle = .command
-            mode = .status
+            finish()
             return .program(offset: offset, byte: byte)
         case .eraseConfirm:
-            cycle = .command
-            mode = .status
+            finish()
             guard byte == Command.confirm else {
                 status |= Status.eraseError | Status.programError
                 return .none
@@ -96,8 +94,7 @@ package struct CFIFlash: Sendable, Equatable {
             if buffer.count >= expected { cycle = .bufferConfirm }
             return .none
         case .bufferConfirm:
-            cycle = .command
-            mode = .status
+            finish()
             defer { buffer = [] }
             guard byte == Command.confirm else {
                 status |= Status.programError
@@ -105,6 +102,13 @@ package struct CFIFlash: Sendable, Equatable {
             }
             return .programBuffer(buffer)
         }
+    }
+
+    /// A program or an erase is done: its status is what reads show.
+    private mutating func finish() {
+        cycle = .command
+        mode = .status
+        status |= Status.ready
     }
 
     private mutating func command(_ byte: UInt8) {
@@ -122,8 +126,9 @@ package struct CFIFlash: Sendable, Equatable {
             cycle = .bufferCount
             mode = .status
         case Command.clearStatus:
-            // The chip reads on as before; a driver that looks for a chip sees its byte unchanged.
-            status = Status.ready
+            // The chip reads on as before; a driver that looks for a chip sees its byte unchanged. The data sheet leaves the ready bit
+            // set; OVMF knows a chip by a status of zero and keeps no variables in one that shows another.
+            status = 0
         case Command.readStatus: mode = .status
         case Command.readIdentifier: mode = .identifier
         case Command.cfiQuery: mode = .query
