@@ -257,4 +257,22 @@ private final class Machine: VirtualMachine {
         flash.reset()
         #expect(pread(descriptor, &bytes, 6, 0) == 6 && bytes[4] == 0x05)
     }
+
+    @Test func aSecureChipIsAROMOutsideSystemManagementMode() throws {
+        let descriptor = try makeMemoryFile(named: "flash", byteCount: 8192).release()
+        defer { close(descriptor) }
+        let addresses = MemoryBus(), management = MemoryBus()
+        _ = try FlashDevice(sharing: descriptor, below: 0xFFC8_4000, machine: Machine(), addresses: addresses, management: management)
+        let base = GuestAddress(0xFFC8_2000)
+        func erase(_ bus: MemoryBus) { for byte: UInt64 in [0x20, 0xD0] { bus.write(base, byteCount: 1, value: byte) } }
+        erase(addresses)
+        #expect(addresses.read(base, byteCount: 4) == 0 && management.read(base, byteCount: 4) == 0)
+        erase(management)
+        // The chip shows its status to firmware, and its array to everyone else.
+        #expect(management.read(base, byteCount: 1) == 0x80 && addresses.read(base, byteCount: 4) == 0xFFFF_FFFF)
+        addresses.write(base, byteCount: 1, value: 0xFF)
+        #expect(management.read(base, byteCount: 1) == 0x80)
+        management.write(base, byteCount: 1, value: 0xFF)
+        #expect(management.read(base, byteCount: 1) == 0xFF)
+    }
 }
