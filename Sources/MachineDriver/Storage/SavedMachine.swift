@@ -35,8 +35,11 @@ struct SavedMachine: Sendable, Equatable {
         /// The host's, where the claim gave it one.
         var hostNode: Int?
     }
-    /// Nova's hw_firmware_type.
-    enum Firmware: String, Sendable { case bios, uefi }
+    /// Nova's hw_firmware_type, and UEFI that starts what is signed alone (os_secure_boot).
+    enum Firmware: String, Sendable {
+        case bios, uefi
+        case secureUEFI = "uefi-secure"
+    }
     var uuid: String
     var name: String
     var memoryMiB: Int
