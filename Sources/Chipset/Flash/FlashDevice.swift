@@ -40,6 +40,7 @@ package final class FlashDevice: BusDevice, SavableDevice {
         pages = try HostPages(sharing: descriptor, byteCount: Int(length), named: "the firmware's variables")
         base = GuestAddress(end - UInt64(length))
         self.machine = machine
+        state.withLock { $0.chip.showsZeroWhenCleared = management != nil }
         if let management {
             management.attach(self, at: base, byteCount: UInt64(length))
             addresses.attach(FlashROM(pages), at: base, byteCount: UInt64(length))
@@ -105,7 +106,9 @@ package final class FlashDevice: BusDevice, SavableDevice {
     package func restoreState(from reader: inout StateReader, version: UInt32) throws(DeviceStateError) {
         let chip = try CFIFlash(from: &reader, version: version)
         state.withLock { state in
+            let showsZero = state.chip.showsZeroWhenCleared
             state.chip = chip
+            state.chip.showsZeroWhenCleared = showsZero
             show(&state)
         }
     }
