@@ -87,7 +87,6 @@ int ckvm_get_clock(int vm, struct kvm_clock_data *clock) { return ioctl(vm, KVM_
 int ckvm_set_clock(int vm, const struct kvm_clock_data *clock) { return ioctl(vm, KVM_SET_CLOCK, clock); }
 int ckvm_note_paused(int vcpu) { return ioctl(vcpu, KVM_KVMCLOCK_CTRL, 0); }
 
-int ckvm_smi(int vcpu) { return ioctl(vcpu, KVM_SMI, 0); }
 int ckvm_run(int vcpu) { return ioctl(vcpu, KVM_RUN, 0); }
 int ckvm_set_cpuid(int vcpu, const struct kvm_cpuid_entry2 *entries, int count)
 {

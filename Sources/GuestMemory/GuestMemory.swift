@@ -69,8 +69,6 @@ package struct GuestMemoryRegion: Sendable, Equatable {
     let mapping: UnsafeMutableRawPointer
     /// The file whose pages were put in the memfd's place, where RAM was restored.
     let image = Mutex<FileIdentity?>(nil)
-    /// RAM that devices do not reach: see `conceal`. 0: none.
-    let concealment = Atomic<UInt64>(0)
 
     let placement: MemoryPlacement
 
@@ -122,8 +120,6 @@ package struct GuestMemoryRegion: Sendable, Equatable {
         for region in regions where address.rawValue >= region.base.rawValue {
             let offset = address.rawValue - region.base.rawValue
             if offset < region.byteCount, byteCount <= region.byteCount - offset {
-                let hidden = concealment.load(ordering: .relaxed)
-                if hidden != 0, Self.conceals(hidden, address.rawValue, byteCount) { break }
                 // SAFETY: fileOffset + offset + byteCount <= size of the mapping by the comparison above.
                 return unsafe mapping + Int(region.fileOffset + offset)
             }

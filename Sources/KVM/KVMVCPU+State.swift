@@ -18,8 +18,6 @@ extension KVMVCPU {
     private static let restoreOrder = [CKVM_REGS, CKVM_SREGS, CKVM_XSAVE, CKVM_XCRS, CKVM_LAPIC, CKVM_DEBUGREGS, CKVM_MP_STATE]
 
     package func saveState() throws(AcceleratorError) -> [UInt8] {
-        // An SMI that waits is saved as one of KVM's events.
-        try passSMI()
         var writer = StateWriter()
         writer.write(Self.stateVersion)
         writer.write(UInt32(cpuid.leaves.count))
@@ -74,7 +72,6 @@ extension KVMVCPU {
             for what in Self.restoreOrder { try set(what, states, reader.section) }
             try setMSRs(msrs, reader.section, at: occasion)
             try setNested(nested, at: occasion)
-            dropSMI()
             // Setting registers drops exceptions that wait; they are in the events.
             try set(CKVM_EVENTS, states, reader.section)
         } catch let error as AcceleratorError {

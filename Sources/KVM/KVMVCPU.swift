@@ -19,8 +19,6 @@ import Synchronization
     private let runByteCount: Int
     private let machine: KVMVirtualMachine
     private let threadID = Atomic<Int32>(0)
-    /// A system management interrupt that KVM is told of at the next entry: only the thread that runs the vCPU may.
-    private let wantsSMI = Atomic<Bool>(false)
 
     /// The last I/O exit, for `portValue` and `supply`.
     private var dataOffset = 0
@@ -85,7 +83,6 @@ import Synchronization
 
     package func run() throws(AcceleratorError) -> VMExit {
         if threadID.load(ordering: .relaxed) == 0 { threadID.store(ckvm_prepare_thread(), ordering: .releasing) }
-        try passSMI()
         guard ckvm_run(descriptor.rawValue) == 0 else {
             switch errno {
             case EINTR, EAGAIN:
@@ -96,26 +93,6 @@ import Synchronization
             }
         }
         return decodeExit()
-    }
-
-    package func requestSMI() { wantsSMI.store(true, ordering: .releasing) }
-
-    package var isInSystemManagement: Bool {
-        // SAFETY: this thread's own exit wrote the flags; KVM writes them at the next entry again.
-        unsafe ckvm_is_smm(run_) != 0
-    }
-
-    /// Hands a request to KVM, which keeps it from there on.
-    func passSMI() throws(AcceleratorError) {
-        guard wantsSMI.load(ordering: .relaxed), wantsSMI.exchange(false, ordering: .acquiring) else { return }
-        guard ckvm_smi(descriptor.rawValue) == 0 else { throw kvmError("KVM_SMI", "vcpu \(index)") }
-    }
-
-    /// Forgets a request, KVM's too: it shows among the events once they were read, and whoever calls this writes them.
-    func dropSMI() {
-        wantsSMI.store(false, ordering: .relaxed)
-        var events = kvm_vcpu_events()
-        _ = unsafe ckvm_get_state(descriptor.rawValue, CInt(CKVM_EVENTS), &events)
     }
 
     private func decodeExit() -> VMExit {

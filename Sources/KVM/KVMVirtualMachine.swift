@@ -16,7 +16,7 @@ package final class KVMVirtualMachine: VirtualMachine {
     private let system: KVMSystem
     private let routing: InterruptRouting
     private let runByteCount: Int
-    private let slots: MemorySlots
+    private let memory = Mutex<GuestMemory?>(nil)
     /// What the guest's clock stood at, while it is stopped.
     private let stoppedClock = Mutex<UInt64?>(nil)
     /// CPUID before the topology is written over it; nil: the host's.
@@ -39,23 +39,45 @@ package final class KVMVirtualMachine: VirtualMachine {
         guard Int(size) >= MemoryLayout<kvm_run>.size else { throw kvmError("KVM_GET_VCPU_MMAP_SIZE", "\(size)") }
         runByteCount = Int(size)
         routing = try InterruptRouting(vm: number)
-        slots = MemorySlots(vm: number)
         self.system = system
     }
 
-    // MARK: Memory
-
-    package func enableSystemManagement(concealable pieces: [Range<UInt64>]) throws(AcceleratorError) {
-        try slots.enableSystemManagement(concealable: pieces)
+    package func map(_ memory: GuestMemory) throws(AcceleratorError) {
+        for (slot, region) in memory.regions.enumerated() {
+            // SAFETY: the region lies in the mapping, which this object keeps alive below.
+            let host = unsafe UInt64(UInt(bitPattern: memory.hostAddress(of: region)))
+            guard ckvm_set_memory(descriptor.rawValue, UInt32(slot), 0, region.base.rawValue, region.byteCount, host) == 0 else {
+                throw kvmError("KVM_SET_USER_MEMORY_REGION", "\(region.byteCount) bytes at \(region.base)")
+            }
+        }
+        self.memory.withLock { $0 = memory }
     }
-    package func setConcealed(_ piece: Int, _ isConcealed: Bool) throws(AcceleratorError) { try slots.setConcealed(piece, isConcealed) }
-    package func map(_ memory: GuestMemory) throws(AcceleratorError) { try slots.map(memory) }
+
+    /// Slots of RAM come first.
+    private static let firstWindowSlot: UInt32 = 16
+    private let windows = Mutex<[Int: HostPages]>([:])
+
     package func mapWindow(_ window: Int, _ pages: HostPages, at base: GuestAddress, isReadOnly: Bool) throws(AcceleratorError) {
-        try slots.mapWindow(window, pages, at: base, isReadOnly: isReadOnly)
+        guard (0..<8).contains(window) else {
+            throw AcceleratorError("map", subject: "window \(window)", fault: .caller, reason: "there are eight")
+        }
+        try unmapWindow(window)
+        // SAFETY: `windows` keeps the pages alive as long as the slot shows them.
+        let host = unsafe UInt64(UInt(bitPattern: pages.hostAddress))
+        let slot = Self.firstWindowSlot + UInt32(window), flags = isReadOnly ? UInt32(KVM_MEM_READONLY) : 0
+        guard ckvm_set_memory(descriptor.rawValue, slot, flags, base.rawValue, UInt64(pages.byteCount), host) == 0 else {
+            throw kvmError("KVM_SET_USER_MEMORY_REGION", "\(pages.byteCount) bytes of firmware at \(base)")
+        }
+        windows.withLock { $0[window] = pages }
     }
-    package func unmapWindow(_ window: Int) throws(AcceleratorError) { try slots.unmapWindow(window) }
 
-    // MARK: Processors
+    package func unmapWindow(_ window: Int) throws(AcceleratorError) {
+        guard windows.withLock({ $0[window] }) != nil else { return }
+        guard ckvm_set_memory(descriptor.rawValue, Self.firstWindowSlot + UInt32(window), 0, 0, 0, 0) == 0 else {
+            throw kvmError("KVM_SET_USER_MEMORY_REGION", "window \(window)")
+        }
+        windows.withLock { $0[window] = nil }
+    }
 
     package func show(_ model: ProcessorModel) throws(AcceleratorError) {
         let table = try system.supportedCPUID.showing(model)

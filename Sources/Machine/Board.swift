@@ -27,10 +27,6 @@ package final class Board: Sendable {
     private let commandPort: SMICommandPort?
     let ports: PortBus
     let addresses: MemoryBus
-    /// What processors in system management mode reach in the place of `addresses`; nil where nothing is theirs alone.
-    let managedAddresses: MemoryBus?
-    /// Nil on a board without system management mode.
-    let management: SystemManagement?
     let bus: PCIBus
     let chipset: BoardChipset
     private let rootPorts: [PCIBridge]
@@ -77,12 +73,7 @@ package final class Board: Sendable {
         (self.bus, self.addresses) = (bus, addresses)
         var portBus = PortBus()
         let space = BoardAddressSpace(addresses, portBus.movable)
-        let management = configuration.board.smm ? try SystemManagement(machine: machine, memory: memory) : nil
-        self.management = management
-        let managedAddresses = configuration.firmware?.isSecure == true ? MemoryBus() : nil
-        self.managedAddresses = managedAddresses
-        let chipset = try BoardChipset(
-            configuration.type, machine: machine, bus: bus, power: powerManagement, management: management, space: space)
+        let chipset = try BoardChipset(configuration.type, machine: machine, bus: bus, power: powerManagement, space: space)
         self.chipset = chipset
         var extras = try BoardExtras(
             configuration, machine: machine, memory: memory, chipset: chipset, power: powerManagement, clock: time, loop: loop)
@@ -134,7 +125,7 @@ package final class Board: Sendable {
         chipset.attach(to: &portBus, power: powerManagement)
         portBus.attach(clock, at: 0x70, count: 2)
         portBus.attach(resetPorts[1], at: 0x92, count: 1)
-        commandPort = chipset.makeCommandPort(powerManagement, management)
+        commandPort = chipset.makeCommandPort(powerManagement)
         if let commandPort { portBus.attach(commandPort, at: 0xB2, count: 2) }
         portBus.attach(keyboard, at: 0x60, count: 5)
         floppies?.attach(to: &portBus)
@@ -142,10 +133,9 @@ package final class Board: Sendable {
         for (device, first, count) in disks.ports { portBus.attach(device, at: first, count: count) }
         if let description = configuration.firmware {
             let lowMemoryEnd = Self.lowMemoryEnd(configuration)
-            firmware = try FirmwareImage(description, machine: machine, addresses: addresses, management: managedAddresses)
-            var items = try Self.firmwareItems(
+            firmware = try FirmwareImage(description, machine: machine, addresses: addresses)
+            let items = try Self.firmwareItems(
                 configuration, memory: memory, lowMemoryEnd: lowMemoryEnd, chipset: chipset, bootOrder: slots.bootOrder, extras: extras)
-            if let management { Self.add(management, to: &items) }
             let firmwarePorts = FirmwarePorts(items, memory: memory)
             portBus.attach(firmwarePorts, at: FirmwarePorts.base, count: FirmwarePorts.count)
             self.firmwarePorts = firmwarePorts
@@ -162,8 +152,6 @@ package final class Board: Sendable {
         ports = portBus
         self.logs = logs
         var savable: [any SavableDevice & Sendable] = [time, serial, powerManagement, clock, keyboard]
-        // Before fw_cfg, whose selector asks it again.
-        if let management { savable.append(management) }
         savable += chipset.savable + [configurationPorts]
         for port in resetPorts { savable.append(port) }
         if let commandPort { savable.append(commandPort) }

@@ -13,17 +13,14 @@ enum BoardChipset: Sendable {
     case pc(I440FXBridges, PCIInterruptRouter)
 
     init(
-        _ type: MachineType, machine: any VirtualMachine, bus: PCIBus, power: PowerManagement, management: SystemManagement?,
-        space: BoardAddressSpace
+        _ type: MachineType, machine: any VirtualMachine, bus: PCIBus, power: PowerManagement, space: BoardAddressSpace
     ) throws {
         switch type {
         case .direct: self = .direct(HostBridge())
         case .q35:
             let router = PCIInterruptRouter(.ich9, machine: machine)
             self = .q35(
-                try Q35Bridges(
-                    router: router, window: PCIExpressWindow(bus), power: ICH9PowerBlock(power, management: management), space: space,
-                    management: management), router)
+                try Q35Bridges(router: router, window: PCIExpressWindow(bus), power: ICH9PowerBlock(power), space: space), router)
         case .pc:
             let router = PCIInterruptRouter(.piix, machine: machine)
             self = .pc(try I440FXBridges(router: router, power: power, space: space), router)
@@ -59,13 +56,11 @@ enum BoardChipset: Sendable {
     }
 
     /// Ports 0xB2 and 0xB3; nil where there is no such mode to switch.
-    func makeCommandPort(_ power: PowerManagement, _ management: SystemManagement?) -> SMICommandPort? {
+    func makeCommandPort(_ power: PowerManagement) -> SMICommandPort? {
         switch self {
-        case .direct: return nil
-        case .q35:
-            guard let management else { return SMICommandPort(power) }
-            return SMICommandPort(power, onCommand: management.note)
-        case .pc: return SMICommandPort(power, enable: Self.piixEnable, disable: Self.piixDisable)
+        case .direct: nil
+        case .q35: SMICommandPort(power)
+        case .pc: SMICommandPort(power, enable: Self.piixEnable, disable: Self.piixDisable)
         }
     }
 

@@ -20,9 +20,7 @@ final class FirmwareImage: Sendable {
     private let variables: FlashDevice?
 
     /// Maps the code, and the variables below it, to end at 4 GiB. The code's descriptor stays its owner's.
-    ///
-    /// - Parameter management: where processors in system management mode look first; nil where all may write the variables.
-    init(_ configuration: FirmwareConfiguration, machine: any VirtualMachine, addresses: MemoryBus, management: MemoryBus?) throws {
+    init(_ configuration: FirmwareConfiguration, machine: any VirtualMachine, addresses: MemoryBus) throws {
         let file = try ImageFile(descriptor: CInt(configuration.code), named: "firmware")
         guard file.byteCount >= 4096, file.byteCount % 4096 == 0, file.byteCount <= Self.codeLimit else {
             throw LoaderError("the firmware", "\(file.byteCount) bytes; an image has whole pages, up to 16 MiB")
@@ -32,7 +30,7 @@ final class FirmwareImage: Sendable {
         let base = MemoryMap.fourGiB - file.byteCount
         try machine.mapWindow(Window.code, code, at: GuestAddress(base), isReadOnly: true)
         variables = try configuration.variables.map {
-            try FlashDevice(sharing: CInt($0), below: base, machine: machine, addresses: addresses, management: management)
+            try FlashDevice(sharing: CInt($0), below: base, machine: machine, addresses: addresses)
         }
     }
 
@@ -93,14 +91,6 @@ extension Board {
         }
         if let kernel = configuration.kernel { try addKernel(CInt(kernel), configuration, to: &items) }
         return items
-    }
-
-    /// How firmware agrees on who is interrupted by an SMI (QEMU, docs/specs/fw_cfg).
-    static func add(_ management: SystemManagement, to items: inout FirmwareItems) {
-        let supported = SMIControl.supported
-        items.addFile("etc/smi/supported-features", .bytes((0..<8).map { UInt8(truncatingIfNeeded: supported >> UInt64(8 * $0)) }))
-        items.addWritableFile("etc/smi/requested-features", byteCount: 8, management.requestFeatures)
-        items.addAnswer("etc/smi/features-ok", byteCount: 1) { [management.agreeOnFeatures()] }
     }
 
     /// Code that firmware runs to boot from a network.

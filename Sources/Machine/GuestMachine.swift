@@ -40,10 +40,6 @@ package final class GuestMachine: DrivenMachine, Sendable {
         let memory = try GuestMemory(
             byteCount: UInt64(configuration.memoryMiB) << 20, lowMemoryEnd: Board.lowMemoryEnd(configuration),
             placement: configuration.memoryPlacement)
-        if configuration.board.smm {
-            let end = min(memory.byteCount, Board.lowMemoryEnd(configuration))
-            try machine.enableSystemManagement(concealable: SystemManagement.pieces(lowMemoryEnd: end))
-        }
         try machine.map(memory)
         board = try Board(configuration, machine: machine, memory: memory, output: output, requests: requests, loop: loop)
         let topology = configuration.cpu.topology
@@ -53,11 +49,6 @@ package final class GuestMachine: DrivenMachine, Sendable {
         initialProcessorStates = try vcpus.map { try $0.saveState() }
         initialMachineState = try machine.saveState()
         processors = Processors(vcpus, handler: BoardExits(board, requests))
-        board.management?.connect { [weak processors] target in
-            processors?.requestSMI(ofAll: target == .all)
-        } failure: { [requests] reason in
-            requests.post(.breakdown(vcpu: nil, reason: reason))
-        }
         if !isToBeRestored { try loadProgram() }
         try processors.start()
     }
@@ -173,14 +164,11 @@ extension GuestRequests: PowerRequests {
 private final class BoardExits: ExitHandler {
     private let ports: PortBus
     private let addresses: MemoryBus
-    /// What answers in system management mode before `addresses` is asked.
-    private let managedAddresses: MemoryBus?
     private let requests: GuestRequests
 
     init(_ board: Board, _ requests: GuestRequests) {
         ports = board.ports
         addresses = board.addresses
-        managedAddresses = board.managedAddresses
         self.requests = requests
     }
 
@@ -189,15 +177,7 @@ private final class BoardExits: ExitHandler {
         ports.readString(port, width: width, count: count, body)
     }
     func writePort(_ port: UInt16, width: AccessWidth, value: UInt64) { ports.write(port, width: width, value: value) }
-    func readMemory(_ address: GuestAddress, byteCount: Int, isManaged: Bool) -> UInt64 {
-        bus(address, isManaged).read(address, byteCount: byteCount)
-    }
-    func writeMemory(_ address: GuestAddress, byteCount: Int, value: UInt64, isManaged: Bool) {
-        bus(address, isManaged).write(address, byteCount: byteCount, value: value)
-    }
-    private func bus(_ address: GuestAddress, _ isManaged: Bool) -> MemoryBus {
-        guard isManaged, let managedAddresses, managedAddresses.answers(at: address) else { return addresses }
-        return managedAddresses
-    }
+    func readMemory(_ address: GuestAddress, byteCount: Int) -> UInt64 { addresses.read(address, byteCount: byteCount) }
+    func writeMemory(_ address: GuestAddress, byteCount: Int, value: UInt64) { addresses.write(address, byteCount: byteCount, value: value) }
     func processorStopped(_ request: MachineRequest) { requests.post(request) }
 }

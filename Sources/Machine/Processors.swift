@@ -14,9 +14,8 @@ package protocol ExitHandler: AnyObject, Sendable {
     /// `count` reads of one port, each handed to `body` with its number.
     func readPorts(_ port: UInt16, width: AccessWidth, count: Int, _ body: (Int, UInt64) -> Void)
     func writePort(_ port: UInt16, width: AccessWidth, value: UInt64)
-    /// `isManaged`: the processor is in system management mode.
-    func readMemory(_ address: GuestAddress, byteCount: Int, isManaged: Bool) -> UInt64
-    func writeMemory(_ address: GuestAddress, byteCount: Int, value: UInt64, isManaged: Bool)
+    func readMemory(_ address: GuestAddress, byteCount: Int) -> UInt64
+    func writeMemory(_ address: GuestAddress, byteCount: Int, value: UInt64)
     /// A vCPU cannot go on by itself. It is parked when this is called, and the gate is shut.
     func processorStopped(_ request: MachineRequest)
 }
@@ -53,16 +52,6 @@ package final class Processors: Sendable {
     func forgetFirstEntry() { firstEntry.store(0, ordering: .relaxed) }
     /// Exits that this process handled, all vCPUs.
     package var exits: UInt64 { exitCount.load(ordering: .relaxed) }
-
-    /// A system management interrupt for the processor whose thread calls, or for all.
-    package func requestSMI(ofAll: Bool) {
-        let caller = ThreadNumber.current, numbers = threadNumbers
-        for (vcpu, number) in zip(vcpus, numbers) where ofAll || number == caller {
-            vcpu.requestSMI()
-            // The caller's own takes it when it enters the guest again.
-            if number != caller { vcpu.kick() }
-        }
-    }
 
     /// Starts the threads; they wait at the gate. Once.
     package func start() throws(HostError) {
@@ -131,10 +120,8 @@ package final class Processors: Sendable {
                 }
             case .portWrite(let port, let width, let count):
                 for index in 0..<max(count, 0) { handler.writePort(port, width: width, value: vcpu.portValue(index)) }
-            case .memoryRead(let address, let byteCount):
-                vcpu.supply(handler.readMemory(address, byteCount: byteCount, isManaged: vcpu.isInSystemManagement), at: 0)
-            case .memoryWrite(let address, let byteCount, let value):
-                handler.writeMemory(address, byteCount: byteCount, value: value, isManaged: vcpu.isInSystemManagement)
+            case .memoryRead(let address, let byteCount): vcpu.supply(handler.readMemory(address, byteCount: byteCount), at: 0)
+            case .memoryWrite(let address, let byteCount, let value): handler.writeMemory(address, byteCount: byteCount, value: value)
             case .interrupted, .halted: if !gate.update({ $0.isOpen }) { return nil }
             case .shutdown: return .guestReset(way: "triple fault")
             case .internalError(let code, let detail): return .breakdown(vcpu: vcpu.index, reason: "\(detail) (\(code))")

@@ -19,16 +19,11 @@ package struct BoardConfiguration: Sendable, Equatable {
     /// PCI Express root ports of a q35 board, numbered from 0; each has a place for one device, which names it as its `port`.
     package var rootPorts: Int
     package static let rootPortLimit = 16
-    /// System management mode of a q35 board, with memory of its own.
-    package var smm: Bool
-    /// What that memory is cut from, at least.
-    package static let smmMemoryMiB = 64
 
     package init(
         hpet: Bool = false, watchdog: WatchdogAction? = nil, panic: Bool = false, generationID: MachineUUID? = nil, debugConsole: Int? = nil,
-        debugExit: Bool = false, rootPorts: Int = 0, smm: Bool = false
+        debugExit: Bool = false, rootPorts: Int = 0
     ) {
-        self.smm = smm
         self.hpet = hpet
         self.watchdog = watchdog
         self.panic = panic
@@ -63,7 +58,7 @@ extension BoardConfiguration {
             hpet: try members.boolIfPresent("hpet") ?? false, panic: try members.boolIfPresent("panic") ?? false,
             debugConsole: try members.integerIfPresent("debugConsole", in: GuestConfiguration.descriptors),
             debugExit: try members.boolIfPresent("debugExit") ?? false,
-            rootPorts: try members.integerIfPresent("rootPorts", in: 0...rootPortLimit) ?? 0, smm: try members.boolIfPresent("smm") ?? false)
+            rootPorts: try members.integerIfPresent("rootPorts", in: 0...rootPortLimit) ?? 0)
         if let action = try members.stringIfPresent("watchdog", upTo: 64) {
             guard let known = WatchdogAction(rawValue: action) else {
                 throw members.error("watchdog", "none of \(WatchdogAction.allCases.map(\.rawValue).joined(separator: ", "))")
@@ -78,9 +73,7 @@ extension BoardConfiguration {
     }
 
     var json: JSONValue {
-        var members: [String: JSONValue] = [
-            "hpet": .bool(hpet), "panic": .bool(panic), "debugExit": .bool(debugExit), "rootPorts": .integer(Int64(rootPorts)), "smm": .bool(smm),
-        ]
+        var members: [String: JSONValue] = ["hpet": .bool(hpet), "panic": .bool(panic), "debugExit": .bool(debugExit), "rootPorts": .integer(Int64(rootPorts))]
         if let watchdog { members["watchdog"] = .string(watchdog.rawValue) }
         if let generationID { members["generationID"] = .string(generationID.description) }
         if let debugConsole { members["debugConsole"] = .integer(Int64(debugConsole)) }

@@ -114,7 +114,6 @@ extension GuestConfiguration {
         }
         try checkMemory()
         try checkBoard()
-        try checkSystemManagement()
         try checkPorts()
         var ids: Set<String> = []
         for (index, disk) in disks.enumerated() where !ids.insert(disk.id).inserted || disk.id.isEmpty {
@@ -169,23 +168,6 @@ extension GuestConfiguration {
         if let count = counts[.ide], count > 4 { throw ConfigurationError(path: "disks", reason: "\(count) on ide, which takes 4") }
         if let count = counts[.fdc], count > 2 { throw ConfigurationError(path: "disks", reason: "\(count) on fdc, which takes 2") }
         if let count = counts[.sata], count > 6 { throw ConfigurationError(path: "disks", reason: "\(count) on sata, which takes 6") }
-    }
-
-    private func checkSystemManagement() throws(ConfigurationError) {
-        guard board.smm || firmware?.isSecure != true else {
-            throw ConfigurationError(path: "firmware.secure", reason: "needs system management mode to be written in: set board.smm, too")
-        }
-        guard firmware?.isSecure != true || firmware?.variables != nil else {
-            throw ConfigurationError(path: "firmware.secure", reason: "there are no variables to protect: give firmware.variables, too")
-        }
-        guard board.smm else { return }
-        guard type == .q35 else {
-            throw ConfigurationError(path: "board.smm", reason: "a machine of type \(type.rawValue) has no system management mode; take \(MachineType.q35.rawValue)")
-        }
-        guard memoryMiB >= BoardConfiguration.smmMemoryMiB else {
-            throw ConfigurationError(
-                path: "memoryMiB", reason: "\(memoryMiB) MiB; system management mode needs a machine of \(BoardConfiguration.smmMemoryMiB) at least")
-        }
     }
 
     /// A port is there and has one device.
@@ -263,14 +245,11 @@ extension FirmwareConfiguration {
     fileprivate static func read(_ members: inout JSONMembers) throws(JSONMemberError) -> FirmwareConfiguration {
         FirmwareConfiguration(
             code: try members.integer("code", in: GuestConfiguration.descriptors), variables: try members.integerIfPresent("variables", in: GuestConfiguration.descriptors),
-            log: try members.integerIfPresent("log", in: GuestConfiguration.descriptors), isSecure: try members.boolIfPresent("secure") ?? false)
+            log: try members.integerIfPresent("log", in: GuestConfiguration.descriptors))
     }
 
     fileprivate var json: JSONValue {
-        [
-            "code": .integer(Int64(code)), "variables": variables.map { .integer(Int64($0)) } ?? .null, "log": log.map { .integer(Int64($0)) } ?? .null,
-            "secure": .bool(isSecure),
-        ]
+        ["code": .integer(Int64(code)), "variables": variables.map { .integer(Int64($0)) } ?? .null, "log": log.map { .integer(Int64($0)) } ?? .null]
     }
 }
 

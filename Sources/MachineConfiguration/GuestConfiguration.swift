@@ -109,12 +109,9 @@ package struct FirmwareConfiguration: Sendable, Equatable {
     package var variables: Int?
     /// A file for what the firmware says at its debug port; nil: nobody listens, and firmware says less.
     package var log: Int?
-    /// Only firmware in system management mode writes the variables: what Secure Boot rests on. The board has that mode then.
-    package var isSecure: Bool
 
-    package init(code: Int, variables: Int? = nil, log: Int? = nil, isSecure: Bool = false) {
+    package init(code: Int, variables: Int? = nil, log: Int? = nil) {
         self.code = code
-        self.isSecure = isSecure
         self.log = log
         self.variables = variables
     }

@@ -115,11 +115,6 @@ package protocol VirtualCPU: AnyObject, Sendable {
     func supply(_ value: UInt64, at index: Int)
     /// Makes a running or about-to-run `run()` return `.interrupted`. Any thread.
     func kick()
-    /// Asks for a system management interrupt, taken before the next instruction where the processor can take it. Any thread; another than
-    /// the processor's own must kick it afterwards.
-    func requestSMI()
-    /// Whether the code that made the last exit ran in system management mode.
-    var isInSystemManagement: Bool { get }
     /// Sets the state a boot processor starts in.
     func setBootRegisters(_ registers: BootRegisters) throws(AcceleratorError)
     /// The guest was stopped for a while and goes on: its watchdogs are told. Before the processor runs again.
@@ -129,19 +124,8 @@ package protocol VirtualCPU: AnyObject, Sendable {
     func restoreState(_ state: [UInt8], at occasion: RestoreOccasion) throws(AcceleratorError)
 }
 
-extension VirtualCPU {
-    /// For an accelerator without system management mode.
-    package func requestSMI() {}
-    package var isInSystemManagement: Bool { false }
-}
-
 /// One virtual machine of an accelerator, with in-kernel (or equivalent) PIC, IOAPIC, local APICs and PIT.
 package protocol VirtualMachine: DoorbellRegistrar, MessageInterruptFactory {
-    /// Gives the machine system management mode, in which processors see all RAM. `pieces` are page-aligned runs of RAM below 4 GiB,
-    /// in ascending order, that `setConcealed` can take from all other accesses; at first all see them. Once, before `map`.
-    func enableSystemManagement(concealable pieces: [Range<UInt64>]) throws(AcceleratorError)
-    /// Whether a piece of RAM is there in system management mode alone: elsewhere accesses of it come back as exits. Any time.
-    func setConcealed(_ piece: Int, _ isConcealed: Bool) throws(AcceleratorError)
     /// Gives the guest its RAM. Once, before the first vCPU.
     func map(_ memory: GuestMemory) throws(AcceleratorError)
     /// Shows `pages` to the guest at `base` beside its RAM. Writes of the guest go there, or come back as exits where it is read-only.
@@ -163,17 +147,4 @@ package protocol VirtualMachine: DoorbellRegistrar, MessageInterruptFactory {
     /// State of the interrupt controllers, timer and clock, for saved state.
     func saveState() throws(AcceleratorError) -> [UInt8]
     func restoreState(_ state: [UInt8]) throws(AcceleratorError)
-}
-
-extension VirtualMachine {
-    package func enableSystemManagement(concealable pieces: [Range<UInt64>]) throws(AcceleratorError) {
-        throw AcceleratorError(
-            "enable", subject: "system management mode", fault: .caller,
-            reason: "this accelerator has none; describe a machine without it, and firmware that does not need it")
-    }
-
-    /// Nothing was made concealable.
-    package func setConcealed(_ piece: Int, _ isConcealed: Bool) throws(AcceleratorError) {
-        throw AcceleratorError("conceal", subject: "piece \(piece) of RAM", fault: .caller, reason: "this accelerator has no system management mode")
-    }
 }

@@ -109,9 +109,6 @@ package final class MemoryBus: Sendable {
         }
     }
 
-    /// Whether a device is there.
-    package func answers(at address: GuestAddress) -> Bool { find(address) != nil }
-
     package func read(_ address: GuestAddress, byteCount: Int) -> UInt64 {
         guard let width = AccessWidth(rawValue: UInt8(truncatingIfNeeded: byteCount)) else { return .max }
         guard let found = find(address) else { return width.allOnes }

@@ -13,9 +13,6 @@ package struct MachineDriverOptions: Sendable, Equatable {
     package var biosPath = "/usr/share/seabios/bios-256k.bin"
     package var firmwareCodePath = "/usr/share/OVMF/OVMF_CODE_4M.fd"
     package var firmwareVariablesPath = "/usr/share/OVMF/OVMF_VARS_4M.fd"
-    /// OVMF's build for Secure Boot, and variables with the keys of Microsoft, which signs distributions' first loaders.
-    package var secureFirmwareCodePath = "/usr/share/OVMF/OVMF_CODE_4M.secboot.fd"
-    package var secureFirmwareVariablesPath = "/usr/share/OVMF/OVMF_VARS_4M.ms.fd"
     /// [DEFAULT] config_drive_format, by Nova's names.
     package enum ConfigDriveFormat: String, Sendable, CaseIterable { case iso9660, vfat }
     package var configDriveFormat = ConfigDriveFormat.iso9660

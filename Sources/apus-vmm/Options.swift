@@ -29,8 +29,6 @@ struct Options {
           --firmware FILE     SeaBIOS or OVMF's code, for the PC types (default: the distribution's SeaBIOS)
           --variables FILE    OVMF's variables, written to
           --firmware-log FILE what the firmware says at its debug port
-          --secure            only firmware in system management mode writes the variables, as Secure Boot needs; implies --smm
-          --smm               system management mode of q35-1.0, for firmware that was built to need it
           --kernel FILE       bzImage; direct-1.0 needs one and takes PVH ELF and multiboot images, too
           --initrd FILE       initial RAM disk
           --cmdline TEXT      kernel command line (default: console=ttyS0)
@@ -137,11 +135,6 @@ struct Options {
         case "--firmware-log":
             guard machine.firmware != nil else { throw Self.fail("--firmware-log: give --firmware first") }
             machine.firmware?.log = Int(try Self.open(try value(), O_RDWR | O_CREAT | O_TRUNC, for: option))
-        case "--secure":
-            guard machine.firmware?.variables != nil else { throw Self.fail("--secure: give --firmware and --variables first") }
-            machine.firmware?.isSecure = true
-            machine.board.smm = true
-        case "--smm": machine.board.smm = true
         case "--kernel": machine.kernel = Int(try Self.open(try value(), O_RDONLY, for: option))
         case "--initrd": machine.initrd = Int(try Self.open(try value(), O_RDONLY, for: option))
         case "--cmdline": machine.commandLine = try value()

@@ -22,25 +22,6 @@ import Testing
         #expect(old.machineType == .pc && old.firmware == .uefi && old.diskBus == "ide")
     }
 
-    @Test func secureBootIsWhereItCanBeAndIsAskedFor() throws {
-        let uefi: [String: JSONValue] = ["hw_firmware_type": "uefi"]
-        func with(_ word: JSONValue) -> [String: JSONValue] { uefi.merging(["os_secure_boot": word]) { $1 } }
-        #expect(try choice(with("required")).firmware == .secureUEFI && choice(with("optional")).firmware == .secureUEFI)
-        #expect(try choice(with("disabled")).firmware == .uefi && choice(uefi).firmware == .uefi)
-        // Where it cannot be, optional is as good as not asked for.
-        #expect(try choice(["os_secure_boot": "optional"]).firmware == .bios)
-        #expect(try choice(with("optional").merging(["hw_machine_type": "pc"]) { $1 }).firmware == .uefi)
-        let fields = ImageFields(.object(["properties": .object(uefi)]))
-        #expect(try BoardChoice(fields, ["os:secure_boot": "required"], hasKernel: false).firmware == .secureUEFI)
-        for properties in [["os_secure_boot": "required"], with("required").merging(["hw_machine_type": "pc"]) { $1 }] as [[String: JSONValue]] {
-            let error = #expect(throws: DriverError.self) { try choice(properties) }
-            #expect(error?.novaClass == "SecureBootNotSupported" && error?.tenantMessage.contains("q35") == true)
-        }
-        #expect(throws: DriverError.self) { try choice(with("required"), hasKernel: true) }
-        #expect(throws: DriverError.self) { try choice(with("maybe")) }
-        #expect(throws: DriverError.self) { try choice(["hw_firmware_type": "uefi-secure"]) }
-    }
-
     @Test func whatWasChosenIsSavedAndOldFilesStayReadable() throws {
         var machine = SavedMachine(
             uuid: "3f0a2b1c-0001-4c4b-9f5e-0123456789ab", name: "a", memoryMiB: 64, vcpus: 1, sockets: 1, cores: 1, threads: 1, commandLine: "",

@@ -67,7 +67,7 @@ struct SpawnFailureTests {
 
     @Test(arguments: [
         (["hw_disk_bus": "floppy"], "floppy"), (["hw_machine_type": "virt"], "virt"), (["hw_firmware_type": "coreboot"], "coreboot"),
-        (["hw_disk_bus": "ide"], "ide"), (["os_secure_boot": "maybe"], "Secure boot"), (["hw_tpm_model": "tpm-crb"], "a TPM"),
+        (["hw_disk_bus": "ide"], "ide"), (["os_secure_boot": "required"], "Secure boot"),
     ] as [([String: String], String)])
     func hardwareThatThisHostHasNotIsRefusedInWords(properties: [String: String], word: String) async throws {
         let fixture = try DriverFixture()

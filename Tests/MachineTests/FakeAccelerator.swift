@@ -13,7 +13,6 @@ final class FakeVCPU: VirtualCPU {
         var boots = 0
         var restores = 0
         var interruptions = 0
-        var smis = 0
     }
     let index: Int
     let state = Monitor(State())
@@ -46,7 +45,6 @@ final class FakeVCPU: VirtualCPU {
     func supply(_ value: UInt64, at index: Int) { state.update { $0.supplied.append(value) } }
     func kick() { state.update { $0.isKicked = true } }
     func notePause() {}
-    func requestSMI() { state.update { $0.smis += 1 } }
     func setBootRegisters(_ registers: BootRegisters) throws(AcceleratorError) { state.update { $0.boots += 1 } }
     func saveState() throws(AcceleratorError) -> [UInt8] { [UInt8(index), 7] }
     func restoreState(_ state: [UInt8], at occasion: RestoreOccasion) throws(AcceleratorError) {
@@ -66,16 +64,10 @@ final class FakeAccelerator: VirtualMachine {
     let lines = Mutex<[UInt32: Bool]>([:])
     let isClockStopped = Mutex(false)
     let isTimerConnected = Mutex(true)
-    let concealable = Mutex<[Range<UInt64>]>([])
-    let concealed = Mutex<Set<Int>>([])
 
     func register(eventDescriptor: CInt, at address: DoorbellAddress, width: AccessWidth?) throws(AcceleratorError) {}
     func unregister(eventDescriptor: CInt, at address: DoorbellAddress, width: AccessWidth?) throws(AcceleratorError) {}
     func makeMessageInterrupt() throws(AcceleratorError) -> any MessageInterrupt { FakeInterrupt() }
-    func enableSystemManagement(concealable pieces: [Range<UInt64>]) throws(AcceleratorError) { concealable.withLock { $0 = pieces } }
-    func setConcealed(_ piece: Int, _ isConcealed: Bool) throws(AcceleratorError) {
-        concealed.withLock { if isConcealed { $0.insert(piece) } else { $0.remove(piece) } }
-    }
     func map(_ memory: GuestMemory) throws(AcceleratorError) {}
     func mapWindow(_ window: Int, _ pages: HostPages, at base: GuestAddress, isReadOnly: Bool) throws(AcceleratorError) {}
     func unmapWindow(_ window: Int) throws(AcceleratorError) {}

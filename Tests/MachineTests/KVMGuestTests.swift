@@ -13,7 +13,7 @@ import Testing
 @testable import Machine
 
 /// A machine on KVM running a few bytes of machine code, driven by the test.
-struct CodeGuest {
+private struct CodeGuest {
     static let start: UInt64 = 0x1000
     let output = CapturedOutput()
     let machine: GuestMachine

@@ -102,23 +102,6 @@ struct GuestConfigurationTests {
         #expect(refusal?.path == place)
     }
 
-    @Test func aSecureMachineNeedsItsModeItsVariablesAndItsBoard() throws {
-        func text(_ type: String = "q35-1.0", _ firmware: String = #""variables":4,"#, _ smm: Bool = true, _ memory: Int = 64) -> String {
-            #"{"version":1,"name":"a","uuid":"3f0a2b1c00014c4b9f5e0123456789ab","memoryMiB":\#(memory),"cpu":{"count":1},"type":"\#(type)","#
-                + #""firmware":{"code":3,\#(firmware)"secure":true},"board":{"smm":\#(smm)}}"#
-        }
-        let machine = try read(text())
-        #expect(machine.firmware?.isSecure == true && machine.board.smm)
-        #expect(try GuestConfiguration(parsing: machine.json.serializedBytes()) == machine)
-        for (wrong, path) in [
-            (text("pc-1.0"), "board.smm"), (text("q35-1.0", ""), "firmware.secure"), (text("q35-1.0", #""variables":4,"#, false), "firmware.secure"),
-            (text("q35-1.0", #""variables":4,"#, true, 63), "memoryMiB"),
-        ] {
-            let refusal = #expect(throws: ConfigurationError.self) { try read(wrong) }
-            #expect(refusal?.path == path)
-        }
-    }
-
     private static let firmware =
         #"{"version":1,"name":"a","uuid":"3f0a2b1c00014c4b9f5e0123456789ab","memoryMiB":64,"cpu":{"count":1},"#
         + #""type":"q35-1.0","firmware":{"code":3,"variables":4},"disks":[{"id":"a","fd":5,"bus":"nvme","format":"qcow2","bootIndex":1,"#

@@ -39,10 +39,6 @@ int ckvm_note_paused(int vcpu);
 
 /* processor */
 int ckvm_run(int vcpu);
-/* A system management interrupt, from the thread that runs the processor: from another it would wait for KVM_RUN to end. */
-int ckvm_smi(int vcpu);
-/* Whether the exit came from system management mode; `flags` is a macro's name in Swift's eyes. */
-static inline int ckvm_is_smm(const struct kvm_run *run) { return (run->flags & KVM_RUN_X86_SMM) != 0; }
 int ckvm_set_cpuid(int vcpu, const struct kvm_cpuid_entry2 *entries, int count);
 /* Fixed-size states by number: see the constants below. */
 int ckvm_get_state(int vcpu, int what, void *state);

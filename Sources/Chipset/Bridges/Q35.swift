@@ -2,7 +2,7 @@
 // at 00:1f.0 (Intel 3 Series MCH data sheet §5.1; ICH9 data sheet §13.1).
 //
 // Kept: identities, PCIEXBAR, PAM and SMRAM as memory cells, PIRQ routing, the power management base, the root complex base.
-// Without a `SystemManagement` there is no system management mode: SMI_EN shows APMC_EN already set, which firmware takes for "set up".
+// There is no system management mode: SMI_EN shows APMC_EN already set, which firmware takes for "set up".
 import GuestMemory
 package import MachineCore
 package import PCI
@@ -13,9 +13,7 @@ package final class Q35Bridges: Sendable {
     package static let lpcAddress = PCIAddress(device: 0x1F)
 
     private enum Hub {
-        static let tsegSize = 0x50, graphicsControl = 0x52, pciexbar = 0x60, pam0 = 0x90, smram = 0x9D, esmramc = 0x9E
-        /// Bases of graphics memory and TSEG, and the end of low RAM, by four bytes; the last has two.
-        static let stolenMemory = [0xA4, 0xA8, 0xAC], lowMemoryEnd = 0xB0
+        static let pciexbar = 0x60, pam0 = 0x90, smram = 0x9D, esmramc = 0x9E
     }
     private enum LPC {
         static let pmBase = 0x40, acpiControl = 0x44, pirqA = 0x60, pirqE = 0x68, gpmCon1 = 0xA0, gpmCon3 = 0xA4, rcba = 0xF0
@@ -26,30 +24,17 @@ package final class Q35Bridges: Sendable {
     private let ecam: MovableBlock
     private let power: MovableBlock
     private let rootComplex: MovableBlock
-    private let management: SystemManagement?
-    /// GEN_PMCON_1's SMI_LOCK.
-    private static let smiLock: UInt8 = 1 << 4
 
     /// - Parameters:
     ///   - window: ECAM of the board's bus.
     ///   - power: the power management block, 128 ports.
-    package init(
-        router: PCIInterruptRouter, window: PCIExpressWindow, power: any BusDevice, space: any PCIAddressSpace, management: SystemManagement? = nil
-    ) throws(AcceleratorError) {
-        self.management = management
+    package init(router: PCIInterruptRouter, window: PCIExpressWindow, power: any BusDevice, space: any PCIAddressSpace) throws(AcceleratorError) {
         var header = PCIConfigurationSpace(PCIIdentity(vendor: 0x8086, device: 0x29C0, classCode: 0x06_00_00), firstCapability: 0xE0)
         header.addRegister(at: Hub.pciexbar, 0, byteCount: 4, writable: 0xF000_0007)
         header.addRegister(at: Hub.pciexbar + 4, 0, byteCount: 4, writable: 0xF)
         for index in 0..<7 { header.addRegister(at: Hub.pam0 + index, 0, byteCount: 1, writable: index == 0 ? 0x30 : 0x33) }
-        header.addRegister(at: Hub.smram, 0x02, byteCount: 1, writable: management == nil ? 0x70 : 0x78)
+        header.addRegister(at: Hub.smram, 0x02, byteCount: 1, writable: 0x70)
         header.addRegister(at: Hub.esmramc, 0x38, byteCount: 1, writable: 0x07)
-        if management != nil {
-            header.addRegister(at: Hub.tsegSize, 0, byteCount: 2, writable: 0xFFFF)
-            // Firmware says there where its memory is and reads it again; nothing else follows them.
-            header.addRegister(at: Hub.graphicsControl, 0, byteCount: 2, writable: 0x07F2)
-            for offset in Hub.stolenMemory { header.addRegister(at: offset, 0, byteCount: 4, writable: 0xFFF0_0000) }
-            header.addRegister(at: Hub.lowMemoryEnd, 0, byteCount: 2, writable: 0xFFF0)
-        }
         hub = try PCIEndpoint(header, name: "q35-mch")
 
         var bridge = PCIConfigurationSpace(PCIIdentity(vendor: 0x8086, device: 0x2918, revision: 2, classCode: 0x06_01_00), firstCapability: 0xE0)
@@ -65,19 +50,11 @@ package final class Q35Bridges: Sendable {
         ecam = MovableBlock(window, in: space)
         self.power = MovableBlock(power, in: space)
         rootComplex = MovableBlock(RootComplexRegisters(), in: space)
-        hub.onWrite { [self] range in
-            if range.overlaps(Hub.pciexbar..<(Hub.pciexbar + 8)) { placeECAM() }
-            if range.overlaps(Hub.tsegSize..<(Hub.tsegSize + 2)) || range.overlaps(Hub.smram..<(Hub.esmramc + 1)) { controlMemory() }
-        }
+        hub.onWrite { [self] range in if range.overlaps(Hub.pciexbar..<(Hub.pciexbar + 8)) { placeECAM() } }
         lpc.onWrite { [self] range in
             if range.overlaps(LPC.pmBase..<(LPC.acpiControl + 1)) { placePower() }
             if range.overlaps(LPC.pirqA..<(LPC.pirqE + 4)) { route(router) }
             if range.overlaps(LPC.rcba..<(LPC.rcba + 4)) { placeRootComplex() }
-            if range.overlaps(LPC.gpmCon1..<(LPC.gpmCon1 + 1)) { lockInterrupts() }
-        }
-        if let management {
-            hub.onReset { management.resetMemoryControl() }
-            lpc.onReset { management.resetInterrupts() }
         }
     }
 
@@ -101,28 +78,6 @@ package final class Q35Bridges: Sendable {
         placePower()
         placeRootComplex()
         route(router)
-        controlMemory()
-    }
-
-    /// The registers show what a lock leaves of what was written.
-    private func controlMemory() {
-        guard let management else { return }
-        func byte(_ offset: Int) -> UInt8 { UInt8(truncatingIfNeeded: hub.register(at: offset, width: .byte)) }
-        let now = management.writeMemoryControl(
-            smram: byte(Hub.smram), extended: byte(Hub.esmramc), extendedSize: UInt16(truncatingIfNeeded: hub.register(at: Hub.tsegSize, width: .word)))
-        hub.change { space in
-            space.setByte(now.smram, at: Hub.smram)
-            space.setByte(now.extended, at: Hub.esmramc)
-            space.setByte(UInt8(truncatingIfNeeded: now.extendedSize), at: Hub.tsegSize)
-            space.setByte(UInt8(truncatingIfNeeded: now.extendedSize >> 8), at: Hub.tsegSize + 1)
-        }
-    }
-
-    private func lockInterrupts() {
-        guard let management else { return }
-        let control = UInt8(truncatingIfNeeded: lpc.register(at: LPC.gpmCon1, width: .byte))
-        guard management.writeLock(control & Self.smiLock != 0) else { return }
-        lpc.change { $0.setByte(control | Self.smiLock, at: LPC.gpmCon1) }
     }
 
     private func placeECAM() {

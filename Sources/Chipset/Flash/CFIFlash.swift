@@ -43,10 +43,6 @@ package struct CFIFlash: Sendable, Equatable {
 
     package private(set) var mode = Mode.array
     private var cycle = Cycle.command
-    /// The data sheet leaves the ready bit set by Clear Status. OVMF knows a chip by a status of zero and keeps no variables in one that
-    /// shows another; its Secure Boot build does not start without. Its other builds do, and hung now and then where they found the chip, why
-    /// is not known yet: so only a secure chip shows zero.
-    package var showsZeroWhenCleared = false
     private var status = Status.ready
     private var expected = 0
     private var buffer: [(offset: Int, byte: UInt8)] = []
@@ -75,10 +71,12 @@ package struct CFIFlash: Sendable, Equatable {
             command(byte)
             return .none
         case .program:
-            finish()
+            cycle = .command
+            mode = .status
             return .program(offset: offset, byte: byte)
         case .eraseConfirm:
-            finish()
+            cycle = .command
+            mode = .status
             guard byte == Command.confirm else {
                 status |= Status.eraseError | Status.programError
                 return .none
@@ -98,7 +96,8 @@ package struct CFIFlash: Sendable, Equatable {
             if buffer.count >= expected { cycle = .bufferConfirm }
             return .none
         case .bufferConfirm:
-            finish()
+            cycle = .command
+            mode = .status
             defer { buffer = [] }
             guard byte == Command.confirm else {
                 status |= Status.programError
@@ -106,13 +105,6 @@ package struct CFIFlash: Sendable, Equatable {
             }
             return .programBuffer(buffer)
         }
-    }
-
-    /// A program or an erase is done: its status is what reads show.
-    private mutating func finish() {
-        cycle = .command
-        mode = .status
-        status |= Status.ready
     }
 
     private mutating func command(_ byte: UInt8) {
@@ -131,7 +123,7 @@ package struct CFIFlash: Sendable, Equatable {
             mode = .status
         case Command.clearStatus:
             // The chip reads on as before; a driver that looks for a chip sees its byte unchanged.
-            status = showsZeroWhenCleared ? 0 : Status.ready
+            status = Status.ready
         case Command.readStatus: mode = .status
         case Command.readIdentifier: mode = .identifier
         case Command.cfiQuery: mode = .query
@@ -139,11 +131,7 @@ package struct CFIFlash: Sendable, Equatable {
         }
     }
 
-    package mutating func reset() {
-        let showsZero = showsZeroWhenCleared
-        self = CFIFlash()
-        showsZeroWhenCleared = showsZero
-    }
+    package mutating func reset() { self = CFIFlash() }
 
     // MARK: Saved state
 

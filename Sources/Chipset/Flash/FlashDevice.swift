@@ -1,8 +1,5 @@
 // A flash chip in the guest's address space. While it shows its array the guest reads the pages themselves and only writes come
 // here; during a command all accesses do.
-//
-// A chip of a board with Secure Boot takes commands in system management mode alone: to everyone else it is a ROM, whatever the firmware in
-// that mode has it do meanwhile.
 import GuestMemory
 import HostSystem
 package import MachineCore
@@ -26,13 +23,8 @@ package final class FlashDevice: BusDevice, SavableDevice {
 
     /// A chip whose array is the file's content, written through. The descriptor stays its owner's.
     ///
-    /// - Parameters:
-    ///   - end: where the chip ends in guest memory.
-    ///   - addresses: where processors reach it.
-    ///   - management: where they do in system management mode, if only that may write it.
-    package init(
-        sharing descriptor: CInt, below end: UInt64, machine: any VirtualMachine, addresses: MemoryBus, management: MemoryBus? = nil
-    ) throws {
+    /// - Parameter end: where the chip ends in guest memory.
+    package init(sharing descriptor: CInt, below end: UInt64, machine: any VirtualMachine, addresses: MemoryBus) throws {
         let length = lseek(descriptor, 0, SEEK_END)
         guard length >= CFIFlash.blockByteCount, length <= Self.byteLimit, Int(length) % CFIFlash.blockByteCount == 0 else {
             throw HostError("use", subject: "the firmware's variables, \(length) bytes", errno: EINVAL, remedy: "give a file of whole 4 KiB blocks, up to 8 MiB")
@@ -40,13 +32,7 @@ package final class FlashDevice: BusDevice, SavableDevice {
         pages = try HostPages(sharing: descriptor, byteCount: Int(length), named: "the firmware's variables")
         base = GuestAddress(end - UInt64(length))
         self.machine = machine
-        state.withLock { $0.chip.showsZeroWhenCleared = management != nil }
-        if let management {
-            management.attach(self, at: base, byteCount: UInt64(length))
-            addresses.attach(FlashROM(pages), at: base, byteCount: UInt64(length))
-        } else {
-            addresses.attach(self, at: base, byteCount: UInt64(length))
-        }
+        addresses.attach(self, at: base, byteCount: UInt64(length))
         state.withLock { show(&$0) }
     }
 
@@ -106,23 +92,8 @@ package final class FlashDevice: BusDevice, SavableDevice {
     package func restoreState(from reader: inout StateReader, version: UInt32) throws(DeviceStateError) {
         let chip = try CFIFlash(from: &reader, version: version)
         state.withLock { state in
-            let showsZero = state.chip.showsZeroWhenCleared
             state.chip = chip
-            state.chip.showsZeroWhenCleared = showsZero
             show(&state)
         }
     }
-}
-
-/// The array of a chip that takes no commands. Its accesses are exits only while the chip itself carries one out.
-private final class FlashROM: BusDevice {
-    private let pages: HostPages
-
-    init(_ pages: HostPages) { self.pages = pages }
-
-    func read(offset: UInt64, width: AccessWidth) -> UInt64 {
-        (0..<width.byteCount).reduce(UInt64(0)) { $0 | UInt64(pages.byte(at: Int(clamping: offset) + $1)) << UInt64(8 * $1) }
-    }
-
-    func write(offset: UInt64, width: AccessWidth, value: UInt64) {}
 }

@@ -1,25 +1,17 @@
 // The power management block as each chipset lays it out around the registers of `PowerManagement`.
 package import MachineCore
 
-/// ICH9's 128 ports (ICH9 §13.8.3): PM1, timer and GPE0 as they are, then SMI_EN and SMI_STS, which are system management mode's where
-/// the board has it. The rest reads zero.
+/// ICH9's 128 ports (ICH9 §13.8.3): PM1, timer and GPE0 as they are, then SMI_EN and SMI_STS. The rest reads zero.
 package final class ICH9PowerBlock: BusDevice {
-    private static let smiEnable: UInt64 = 0x30, smiEnd: UInt64 = 0x38
+    private static let smiEnable: UInt64 = 0x30
     /// APMC_EN and GBL_SMI_EN, already set: no firmware shall set up a system management mode that is not there.
     private static let enabled: UInt64 = 1 << 5 | 1 << 0
     private let registers: PowerManagement
-    private let management: SystemManagement?
 
-    package init(_ registers: PowerManagement, management: SystemManagement? = nil) {
-        self.registers = registers
-        self.management = management
-    }
+    package init(_ registers: PowerManagement) { self.registers = registers }
 
     package func read(offset: UInt64, width: AccessWidth) -> UInt64 {
-        if let management, offset >= Self.smiEnable, offset < Self.smiEnd {
-            return management.read(offset: Int(offset - Self.smiEnable), width: width)
-        }
-        return switch offset {
+        switch offset {
         case ..<Self.smiEnable: registers.read(offset: offset, width: width)
         case Self.smiEnable: Self.enabled & width.allOnes
         default: 0
@@ -28,8 +20,6 @@ package final class ICH9PowerBlock: BusDevice {
 
     package func write(offset: UInt64, width: AccessWidth, value: UInt64) {
         if offset < Self.smiEnable { registers.write(offset: offset, width: width, value: value) }
-        guard let management, offset >= Self.smiEnable, offset < Self.smiEnd else { return }
-        management.write(offset: Int(offset - Self.smiEnable), width: width, value: value)
     }
 }
 

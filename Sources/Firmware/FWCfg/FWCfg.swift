@@ -26,7 +26,6 @@ package struct FirmwareItems: Sendable {
     private(set) var files: [String: Content] = [:]
     private(set) var makers: [Maker] = []
     private(set) var writers: [String: @Sendable ([UInt8]) -> Void] = [:]
-    private(set) var answers: [String: @Sendable () -> [UInt8]] = [:]
 
     /// Files that are made together.
     struct Maker: Sendable {
@@ -58,13 +57,6 @@ package struct FirmwareItems: Sendable {
         writers[name] = body
     }
 
-    /// A file that is asked for anew each time the guest selects it. `body` has the length that the directory names, and is a leaf as
-    /// above.
-    package mutating func addAnswer(_ name: String, byteCount: Int, _ body: @escaping @Sendable () -> [UInt8]) {
-        addFile(name, .bytes([UInt8](repeating: 0, count: byteCount)))
-        answers[name] = body
-    }
-
     /// Files that tell of each other, made when the guest first selects one of them after a reset: by then firmware has placed what
     /// they tell of. Their lengths may not depend on it.
     package mutating func addFiles(_ names: [String], _ body: @escaping @Sendable () -> [String: [UInt8]]) {
@@ -79,7 +71,6 @@ package struct FWCfg: Sendable {
     private let makers: [FirmwareItems.Maker]
     private var madeKeys: Set<UInt16> = []
     private var writers: [UInt16: @Sendable ([UInt8]) -> Void] = [:]
-    private var answers: [UInt16: @Sendable () -> [UInt8]] = [:]
     /// What was made is what firmware took: it does not change before the next reset.
     private var isFinal = false
     /// The directory's entries, in the order of their names.
@@ -98,7 +89,6 @@ package struct FWCfg: Sendable {
             key += 1
         }
         for (name, body) in items.writers { if let key = self.key(of: name) { writers[key] = body } }
-        for (name, body) in items.answers { if let key = self.key(of: name) { answers[key] = body } }
         madeKeys = Set(makers.flatMap(\.names).compactMap(self.key(of:)))
     }
 
@@ -113,9 +103,7 @@ package struct FWCfg: Sendable {
     package mutating func select(_ key: UInt16) {
         selector = key
         position = 0
-        if let answer = answers[key] {
-            items[key] = .bytes(answer())
-        } else if madeKeys.contains(key) {
+        if madeKeys.contains(key) {
             make()
             isFinal = true
         } else if key == FirmwareItems.Key.directory {

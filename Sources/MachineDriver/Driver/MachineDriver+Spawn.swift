@@ -91,9 +91,9 @@ extension MachineDriver {
         if let kernel = images.kernel, let id = plan.kernelID {
             try copy(id, kernel, to: directory.kernel(suffix), isCancelled: isCancelled)
         }
-        if let firmware = plan.machine.firmware, firmware != .bios {
+        if plan.machine.firmware == .uefi {
             // Each guest has variables of its own; what the distribution ships is what they begin with.
-            let path = firmware == .uefi ? options.firmwareVariablesPath : options.secureFirmwareVariablesPath
+            let path = options.firmwareVariablesPath
             let template: Descriptor
             do { template = try Descriptor(opening: path, O_RDONLY) } catch {
                 throw HostFailure("open", path, errno: error.errno, remedy: "install the distribution's ovmf")

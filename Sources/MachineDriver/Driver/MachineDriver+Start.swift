@@ -151,7 +151,6 @@ extension MachineDriver {
         if let firmware = machine.firmware {
             configuration.type = MachineType(rawValue: machine.machineType) ?? .q35
             configuration.firmware = try open(firmware, directory.variables(machine.bootSuffix), &inheritance)
-            configuration.board.smm = firmware == .secureUEFI
         } else {
             configuration.kernel = inheritance.add(try Descriptor(opening: directory.kernel(machine.bootSuffix), O_RDONLY))
         }
@@ -191,19 +190,13 @@ extension MachineDriver {
     private func open(
         _ firmware: SavedMachine.Firmware, _ variables: String, _ inheritance: inout Inheritance
     ) throws -> FirmwareConfiguration {
-        let path =
-            switch firmware {
-            case .bios: options.biosPath
-            case .uefi: options.firmwareCodePath
-            case .secureUEFI: options.secureFirmwareCodePath
-            }
+        let path = firmware == .bios ? options.biosPath : options.firmwareCodePath
         let code: Descriptor
         do { code = try Descriptor(opening: path, O_RDONLY) } catch {
             throw HostFailure("open", path, errno: error.errno, remedy: "install the distribution's \(firmware == .bios ? "seabios" : "ovmf")")
         }
         var configuration = FirmwareConfiguration(code: inheritance.add(code))
-        if firmware != .bios { configuration.variables = inheritance.add(try Descriptor(opening: variables, O_RDWR)) }
-        configuration.isSecure = firmware == .secureUEFI
+        if firmware == .uefi { configuration.variables = inheritance.add(try Descriptor(opening: variables, O_RDWR)) }
         return configuration
     }
 

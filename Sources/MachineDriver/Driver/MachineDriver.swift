@@ -30,9 +30,7 @@ package final class MachineDriver: ComputeDriver {
         plugger = LinkPlugger(ovsPath: options.ovsPath)
         (events, eventSink) = AsyncStream.makeStream(bufferingPolicy: .bufferingNewest(4096))
         let cpuinfo = (try? Files.text("/proc/cpuinfo")).flatMap { $0 } ?? ""
-        traits = Traits.of(
-            ProcessorInfo(cpuinfo: cpuinfo),
-            hasSecureBoot: Files.exists(options.secureFirmwareCodePath) && Files.exists(options.secureFirmwareVariablesPath))
+        traits = Traits.of(ProcessorInfo(cpuinfo: cpuinfo))
     }
 
     deinit { eventSink.finish() }

@@ -46,7 +46,7 @@ struct MachinePlan: Sendable {
         let kernelID = properties.text("kernel_id") ?? instance.kernelID.flatMap { $0.isEmpty ? nil : $0 }
         let specs = instance.flavor?.extraSpecs ?? [:]
         try PropertyRule.check(properties, specs)
-        let board = try BoardChoice(properties, specs, hasKernel: kernelID != nil)
+        let board = try BoardChoice(properties, hasKernel: kernelID != nil)
         let devices = try BoardDevices(properties, specs)
         let memoryMiB = instance.memoryMiB, vcpus = instance.vcpus
         guard (1...Self.vcpuLimit).contains(vcpus), (Self.minimumMemoryMiB...Self.memoryLimitMiB).contains(memoryMiB)

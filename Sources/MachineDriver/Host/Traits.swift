@@ -19,10 +19,8 @@ enum Traits {
         "avx512dq": "AVX512DQ", "avx512bw": "AVX512BW", "avx512vl": "AVX512VL", "avx512_vnni": "AVX512VNNI",
     ]
 
-    /// - Parameter hasSecureBoot: the firmware for it is installed.
-    static func of(_ processors: ProcessorInfo, hasSecureBoot: Bool = false) -> Set<String> {
+    static func of(_ processors: ProcessorInfo) -> Set<String> {
         var traits = always
-        if hasSecureBoot { traits.insert("COMPUTE_SECURITY_UEFI_SECURE_BOOT") }
         for feature in processors.features {
             if let name = processorTraits[feature] { traits.insert("HW_CPU_X86_" + name) }
         }

@@ -35,11 +35,8 @@ struct SavedMachine: Sendable, Equatable {
         /// The host's, where the claim gave it one.
         var hostNode: Int?
     }
-    /// Nova's hw_firmware_type, and UEFI that starts what is signed alone (os_secure_boot).
-    enum Firmware: String, Sendable {
-        case bios, uefi
-        case secureUEFI = "uefi-secure"
-    }
+    /// Nova's hw_firmware_type.
+    enum Firmware: String, Sendable { case bios, uefi }
     var uuid: String
     var name: String
     var memoryMiB: Int

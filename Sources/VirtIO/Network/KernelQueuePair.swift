@@ -35,7 +35,7 @@ final class KernelQueuePair: Sendable {
             else { return false }
             rings.append(ring)
         }
-        let regions = memory.visibleRegions.map { region in
+        let regions = memory.regions.map { region in
             // SAFETY: only the number is passed on; the mapping lives as long as `memory`, which the transport holds.
             VhostRegion(
                 guestAddress: region.base.rawValue, byteCount: region.byteCount,
