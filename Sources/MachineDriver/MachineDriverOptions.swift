@@ -13,9 +13,8 @@ package struct MachineDriverOptions: Sendable, Equatable {
     package var biosPath = "/usr/share/seabios/bios-256k.bin"
     package var firmwareCodePath = "/usr/share/OVMF/OVMF_CODE_4M.fd"
     package var firmwareVariablesPath = "/usr/share/OVMF/OVMF_VARS_4M.fd"
-    /// [DEFAULT] config_drive_format, by Nova's names.
-    package enum ConfigDriveFormat: String, Sendable, CaseIterable { case iso9660, vfat }
-    package var configDriveFormat = ConfigDriveFormat.iso9660
+    /// [DEFAULT] config_drive_format is vfat, and not iso9660.
+    package var isConfigDriveFAT = false
     package var processor = ProcessorOptions()
     var formatting = DiskFormatting()
     /// [DEFAULT] default_ephemeral_format; nil: Nova's choice.

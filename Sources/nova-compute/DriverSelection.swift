@@ -21,7 +21,7 @@ struct DriverSelection: Sendable {
         options.processor = ProcessorOptions(
             mode: compute.processorMode, models: compute.processorModels, flags: compute.processorFlags)
         options.ephemeralFormat = compute.ephemeralFormat
-        options.configDriveFormat = compute.isConfigDriveFAT ? .vfat : .iso9660
+        options.isConfigDriveFAT = compute.isConfigDriveFAT
         instanceName = { [options] id in options.instanceName(id: id) }
         switch configuration.computeDriver {
         case nil, "apus", "libvirt.LibvirtDriver", "nova.virt.libvirt.LibvirtDriver":

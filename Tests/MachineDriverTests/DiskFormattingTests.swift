@@ -54,7 +54,7 @@ import Testing
         #expect(error?.errno == EINVAL)
         // Too small for an ext4.
         let small = EmptyDisk(file: "disk.eph0", byteCount: 4096, purpose: .ephemeral(label: "a", osType: "linux"))
-        let failed = #expect(throws: FormattingFailure.self) { try small.make(at: path, DiskFormatting()) }
+        let failed = #expect(throws: HelperFailure.self) { try small.make(at: path, DiskFormatting()) }
         #expect(failed.map { $0.status != 0 && !$0.output.isEmpty } == true)
         #expect(!Files.exists(path))
     }

@@ -3,8 +3,6 @@
 //
 //   sector 0      boot sector with the BIOS parameter block        then   root directory, 512 entries
 //   …             two copies of the file allocation table          then   clusters of 2 KiB, from number 2
-import Glibc
-
 struct FATImage {
     /// Nova's CONFIGDRIVESIZE_BYTES.
     static let byteCount = 64 << 20
@@ -40,14 +38,9 @@ struct FATImage {
 
     private init(tree: FileTree, secondsSinceEpoch: Int) {
         self.tree = tree
-        var seconds = time_t(secondsSinceEpoch)
-        // SAFETY: both are locals; gmtime_r fills the second, whose zone name is not looked at.
-        var parts = unsafe tm()
-        _ = unsafe gmtime_r(&seconds, &parts)
-        let (hour, minute, second) = unsafe (parts.tm_hour, parts.tm_min, parts.tm_sec)
-        let (year, month, day) = unsafe (parts.tm_year, parts.tm_mon, parts.tm_mday)
-        time = UInt16(truncatingIfNeeded: hour << 11 | minute << 5 | second / 2)
-        date = UInt16(truncatingIfNeeded: max(0, year - 80) << 9 | (month + 1) << 5 | day)
+        let moment = CalendarTime(secondsSinceEpoch: secondsSinceEpoch)
+        time = UInt16(truncatingIfNeeded: moment.hour << 11 | moment.minute << 5 | moment.second / 2)
+        date = UInt16(truncatingIfNeeded: max(0, moment.year - 1980) << 9 | moment.month << 5 | moment.day)
     }
 
     private mutating func layOut(_ volumeID: String) throws(ConfigDriveError) -> [UInt8] {

@@ -5,7 +5,6 @@
 //          16    primary volume descriptor   …   primary directories, Rock Ridge's ER, Joliet directories
 //          17    Joliet volume descriptor    …   file data, shared by both trees
 //          18    terminator
-import Glibc
 
 struct ISO9660Image {
     static let sectorByteCount = 2048
@@ -26,13 +25,10 @@ struct ISO9660Image {
     private init(tree: FileTree, volumeID: String, secondsSinceEpoch: Int) {
         self.tree = tree
         self.volumeID = volumeID
-        var seconds = time_t(secondsSinceEpoch)
-        // SAFETY: both are locals; gmtime_r fills the second, whose zone name is not looked at.
-        var parts = unsafe tm()
-        _ = unsafe gmtime_r(&seconds, &parts)
-        let fields = unsafe [parts.tm_year, parts.tm_mon + 1, parts.tm_mday, parts.tm_hour, parts.tm_min, parts.tm_sec]
-        recordingTime = fields.map { UInt8(truncatingIfNeeded: $0) } + [0]
-        let digits = "\(fields[0] + 1900)" + fields[1...].map { $0 < 10 ? "0\($0)" : "\($0)" }.joined() + "00"
+        let time = CalendarTime(secondsSinceEpoch: secondsSinceEpoch)
+        let fields = [time.month, time.day, time.hour, time.minute, time.second]
+        recordingTime = ([time.year - 1900] + fields).map { UInt8(truncatingIfNeeded: $0) } + [0]
+        let digits = "\(time.year)" + fields.map { $0 < 10 ? "0\($0)" : "\($0)" }.joined() + "00"
         creationTime = Array(digits.utf8.prefix(16)) + [0]
     }
 

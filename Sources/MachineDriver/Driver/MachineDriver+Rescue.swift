@@ -1,6 +1,5 @@
 // Rescue: the machine boots from another image, and its own root disk is a further one of its disks (or every disk stays where it is:
-// RescueDevice). Everything a rescue adds to the
-// instance's directory has a name of its own, so that forgetting the rescue is removing files:
+// RescueDevice). Everything a rescue adds to the instance's directory has a name of its own, so that forgetting the rescue is removing files:
 //
 //   unrescue.json   what the machine was      disk.rescue kernel.rescue ramdisk.rescue uefi-variables.rescue disk.config.rescue
 package import ComputeDriver
@@ -9,20 +8,13 @@ package import NovaObjects
 
 extension MachineDriver {
     package func rescue(_ request: SpawnRequest) async throws {
-        var wanted = try MachinePlan(request, options: options)
-        // As large as its image: nobody keeps anything on it.
-        wanted.rootByteCount = 0
-        let image = ImageFields(request.image), uuid = wanted.machine.uuid, draft = wanted
+        let wanted = try MachinePlan(request, options: options), uuid = wanted.machine.uuid
         try await locks.withLock(uuid) {
             try await translatingErrors(while: "rescue instance \(uuid)") {
                 let directory = directory(uuid)
                 let known = try await blocking { try (directory.machineBeforeRescue(), directory.machine()) }
                 guard let before = known.0 ?? known.1 else { throw DriverError.instanceNotFound(uuid) }
-                let device = try RescueDevice(image, for: before)
-                var wanted = draft
-                // What a server whose disks stay where they are has in its config drive stays, too.
-                if device != nil { wanted.configDrive = nil }
-                let plan = wanted
+                let device = try RescueDevice(ImageFields(request.image), for: before), plan = wanted.forRescue(on: device)
                 if let session = session(uuid) { try await session.end() }
                 let images = try await bootImages(of: plan, fetch: request.fetchImage)
                 let rescued =

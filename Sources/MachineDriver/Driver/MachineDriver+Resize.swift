@@ -28,12 +28,13 @@ extension MachineDriver {
             let directory = directory(uuid)
             let plan = try resizePlan(request, directory)
             for file in plan.worthless { try Files.removeTree(directory.file(file)) }
-            for disk in plan.disks {
+            if let byteCount = plan.rootByteCount { try DiskFiles.grow(directory.file(ResizePlan.root), to: byteCount) }
+            for disk in plan.emptyDisks {
                 let path = directory.file(disk.file)
                 if Files.exists(path) {
                     try DiskFiles.grow(path, to: disk.byteCount)
-                } else if let purpose = disk.purpose {
-                    try EmptyDisk(file: disk.file, byteCount: disk.byteCount, purpose: purpose).make(at: path, options.formatting)
+                } else {
+                    try disk.make(at: path, options.formatting)
                 }
             }
             // The description is the last to change: until then a second attempt finds what the first one found.

@@ -104,13 +104,10 @@ extension MachineDriver {
             try copy(id, ramdisk, to: directory.ramdisk(suffix), isCancelled: isCancelled)
         }
         if let content = plan.configDrive {
-            let path = directory.file("disk.config" + suffix)
-            switch options.configDriveFormat {
-            case .iso9660: try Files.write(path, try ISO9660Image.build(content, volumeID: "config-2", secondsSinceEpoch: time(nil)))
-            case .vfat:
-                try Files.write(path, try FATImage.build(content, volumeID: "config-2", secondsSinceEpoch: time(nil)))
-                try DiskFiles.grow(path, to: Int64(FATImage.byteCount))
-            }
+            let path = directory.file("disk.config" + suffix), isFAT = options.isConfigDriveFAT
+            let build = isFAT ? FATImage.build : ISO9660Image.build
+            try Files.write(path, try build(content, "config-2", time(nil)))
+            if isFAT { try DiskFiles.grow(path, to: Int64(FATImage.byteCount)) }
         }
     }
 

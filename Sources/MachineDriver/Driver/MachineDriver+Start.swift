@@ -147,7 +147,7 @@ extension MachineDriver {
                 count: machine.vcpus, sockets: machine.sockets, cores: machine.cores, threads: machine.threads))
         machine.processor.apply(to: &configuration.cpu)
         machine.devices.apply(to: &configuration.board)
-        machine.applyNodes(to: &configuration, hostNodeCount: try HostFacts.nodeCount())
+        try machine.applyNodes(to: &configuration, hostNodeCount: try HostFacts.nodeCount())
         if let firmware = machine.firmware {
             configuration.type = MachineType(rawValue: machine.machineType) ?? .q35
             configuration.firmware = try open(firmware, directory.variables(machine.bootSuffix), &inheritance)

@@ -134,7 +134,5 @@ struct ImageFields {
         return text.flatMap { $0.isEmpty ? nil : $0 }
     }
 
-    func flag(_ name: String) -> Bool {
-        ["1", "t", "true", "on", "y", "yes"].contains(text(name)?.lowercased() ?? "")
-    }
+    func flag(_ name: String) -> Bool { text(name).map(ImageProperties.isTrue) ?? false }
 }

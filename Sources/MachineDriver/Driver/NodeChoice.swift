@@ -35,14 +35,13 @@ struct NodeChoice: Sendable, Equatable {
 extension SavedMachine {
     /// Gives the monitor nodes and pages.
     ///
-    /// - Parameter hostNodeCount: the host's nodes. With one alone nothing is bound: all memory is of it anyway, and RAM that is not bound can be
+    /// - Parameter hostNodeCount: the host's nodes, asked for where there are nodes to place. With one alone nothing is bound: all memory is of it anyway, and RAM that is not bound can be
     ///   restored by mapping it.
-    func applyNodes(to configuration: inout GuestConfiguration, hostNodeCount: Int) {
+    func applyNodes(to configuration: inout GuestConfiguration, hostNodeCount: @autoclosure () throws -> Int) rethrows {
         configuration.hugePages = hugePageKiB.flatMap(NodeChoice.page)
         guard !nodes.isEmpty else { return }
+        let isBound = try hostNodeCount() > 1
         configuration.numa = NUMAConfiguration(
-            nodes: nodes.map { node in
-                NUMAConfiguration.Node(cpus: node.cpus, memoryMiB: node.memoryMiB, hostNode: hostNodeCount > 1 ? node.hostNode : nil)
-            })
+            nodes: nodes.map { NUMAConfiguration.Node(cpus: $0.cpus, memoryMiB: $0.memoryMiB, hostNode: isBound ? $0.hostNode : nil) })
     }
 }

@@ -2,6 +2,7 @@
 // nobody is to believe in a device, or a guarantee, that is not there. Those that are honoured are read where they are used (BoardChoice,
 // ProcessorChoice, DiskQuota, MachinePlan); those that the scheduler alone reads, or that say nothing about a machine, are in no list.
 import ComputeDriver
+import NovaObjects
 
 /// One thing that can be asked for, and which answers to it are as good as the absence of the question.
 struct PropertyRule: Sendable {
@@ -77,17 +78,13 @@ struct PropertyRule: Sendable {
     }
 
     func accepts(_ value: String) -> Bool {
-        let value = value.lowercased()
-        return switch acceptable {
-        case .words(let words): words.contains(value)
-        case .off: !Self.yes.contains(value)
-        case .on: Self.yes.contains(value)
+        switch acceptable {
+        case .words(let words): words.contains(value.lowercased())
+        case .off: !ImageProperties.isTrue(value)
+        case .on: ImageProperties.isTrue(value)
         case .nothing: false
         }
     }
-
-    /// What oslo's strutils takes as true.
-    private static let yes = ["1", "t", "true", "on", "y", "yes"]
 
     private func refusal(_ kind: String, _ name: String, _ value: String) -> DriverError {
         DriverError(

@@ -37,6 +37,17 @@ struct RescueDevice: Sendable, Equatable {
     }
 }
 
+extension MachinePlan {
+    func forRescue(on device: RescueDevice?) -> MachinePlan {
+        var plan = self
+        // As large as its image: nobody keeps anything on it.
+        plan.rootByteCount = 0
+        // What a server whose disks stay where they are has in its config drive stays, too.
+        if device != nil { plan.configDrive = nil }
+        return plan
+    }
+}
+
 extension SavedMachine {
     /// This machine with the rescue disk behind its own ones, booted first.
     func rescued(on device: RescueDevice, image imageID: String) -> SavedMachine {

@@ -6,12 +6,15 @@ import NovaObjects
 struct ResizePlan: Sendable {
     /// The machine afterwards.
     var machine: SavedMachine
-    /// Its writable disks, and what each is to have: one that is missing is made empty, one that is smaller grows.
-    var disks: [(file: String, byteCount: Int64, purpose: EmptyDisk.Purpose?)] = []
-    /// Files that are removed before `disks` are made, as nothing in them is worth keeping.
+    /// What the root disk grows to; nil: it has that already.
+    var rootByteCount: Int64?
+    /// What each of the others is to have: one that is missing is made, one that is smaller grows.
+    var emptyDisks: [EmptyDisk]
+    /// Files that are removed before those are made, as nothing in them is worth keeping.
     var worthless: [String] = []
 
-    private static let root = "disk", ephemeral = "disk.eph0", swap = "disk.swap"
+    static let root = "disk"
+    private static let ephemeral = "disk.eph0", swap = "disk.swap"
 
     /// - Parameter byteCounts: what the machine's disks have now, by their files.
     init(
@@ -24,6 +27,7 @@ struct ResizePlan: Sendable {
             SpawnRequest(
                 instance: instance, image: request.image, interfaces: machine.interfaces, configDrive: nil,
                 fetchImage: { _, _ in 0 }, startsPaused: false), options: options)
+        emptyDisks = wanted.emptyDisks
         self.machine = machine
         self.machine.memoryMiB = wanted.machine.memoryMiB
         self.machine.vcpus = wanted.machine.vcpus
@@ -43,14 +47,13 @@ struct ResizePlan: Sendable {
         guard wanted.rootByteCount > 0 ? wanted.rootByteCount >= rootByteCount : oldRootGiB == 0 else {
             throw Self.refusal("root", rootByteCount, wanted.rootByteCount)
         }
-        if wanted.rootByteCount > rootByteCount { disks.append((Self.root, wanted.rootByteCount, nil)) }
+        if wanted.rootByteCount > rootByteCount { self.rootByteCount = wanted.rootByteCount }
 
         let sizes = Dictionary(wanted.emptyDisks.map { ($0.file, $0.byteCount) }, uniquingKeysWith: { first, _ in first })
         if let now = byteCounts[Self.ephemeral], sizes[Self.ephemeral] ?? 0 < now {
             throw Self.refusal("ephemeral", now, sizes[Self.ephemeral] ?? 0)
         }
         if let now = byteCounts[Self.swap], sizes[Self.swap] ?? 0 < now { worthless.append(Self.swap) }
-        disks += wanted.emptyDisks.map { ($0.file, $0.byteCount, $0.purpose) }
 
         let files = wanted.emptyDisks.map(\.file)
         let others = machine.disks.filter { ![Self.root, Self.ephemeral, Self.swap].contains($0.file) }

@@ -30,18 +30,7 @@ struct OpenVSwitch: Sendable {
     }
 
     private func run(_ words: [String]) throws {
-        let arguments = ["ovs-vsctl", "--timeout=20", "--"] + words
-        let result = try MonitorProcess.run(path, arguments: arguments, timeoutMilliseconds: Self.timeoutMilliseconds)
-        guard result.status == 0 else {
-            throw OpenVSwitchFailure(command: arguments, status: result.status, output: result.output)
-        }
+        try MonitorProcess.runToSuccess(
+            path, arguments: ["ovs-vsctl", "--timeout=20", "--"] + words, timeoutMilliseconds: Self.timeoutMilliseconds)
     }
-}
-
-struct OpenVSwitchFailure: Error, CustomStringConvertible {
-    let command: [String]
-    let status: CInt
-    let output: String
-
-    var description: String { "\(command.joined(separator: " ")) ended with status \(status): \(output.prefix(512))" }
 }

@@ -133,4 +133,19 @@ final class MonitorProcess: Sendable {
         let exit = status & 0x7F == 0 ? status >> 8 & 0xFF : 128 + status & 0x7F
         return (exit, String(decoding: text.prefix(max(0, count)), as: UTF8.self))
     }
+
+    /// As `run`, of a helper that must end well. - Throws: HelperFailure where it does not.
+    static func runToSuccess(_ path: String, arguments: [String], timeoutMilliseconds: CInt) throws {
+        let result = try run(path, arguments: arguments, timeoutMilliseconds: timeoutMilliseconds)
+        guard result.status == 0 else { throw HelperFailure(command: arguments, status: result.status, output: result.output) }
+    }
+}
+
+/// A program of the distribution that ended with an error, and what it said.
+struct HelperFailure: Error, CustomStringConvertible {
+    let command: [String]
+    let status: CInt
+    let output: String
+
+    var description: String { "\(command.joined(separator: " ")) ended with status \(status): \(output.prefix(512))" }
 }

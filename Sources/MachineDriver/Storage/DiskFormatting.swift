@@ -48,17 +48,8 @@ struct DiskFormatting: Sendable, Equatable {
         guard let program = directories.map({ "\($0)/\(name)" }).first(where: Files.isExecutable) else {
             throw HostFailure(what, "with \(name)", errno: ENOENT, remedy: "install the package that has \(name), or set [DEFAULT] default_ephemeral_format")
         }
-        let result = try MonitorProcess.run(program, arguments: words, timeoutMilliseconds: Self.timeoutMilliseconds)
-        guard result.status == 0 else { throw FormattingFailure(command: words, status: result.status, output: result.output) }
+        try MonitorProcess.runToSuccess(program, arguments: words, timeoutMilliseconds: Self.timeoutMilliseconds)
     }
-}
-
-struct FormattingFailure: Error, CustomStringConvertible {
-    let command: [String]
-    let status: CInt
-    let output: String
-
-    var description: String { "\(command.joined(separator: " ")) ended with status \(status): \(output.prefix(512))" }
 }
 
 /// A disk that no image fills.

@@ -52,9 +52,11 @@ package struct ImageProperties: Sendable, Equatable {
     package func flag(_ name: String) -> Bool? {
         guard let value = values[name] else { return nil }
         if let flag = value.boolValue { return flag }
-        guard let text = string(name)?.lowercased() else { return nil }
-        return ["1", "t", "true", "on", "y", "yes"].contains(text)
+        return string(name).map(Self.isTrue)
     }
+
+    /// What oslo's strutils takes as true; every other text is false.
+    package static func isTrue(_ text: String) -> Bool { ["1", "t", "true", "on", "y", "yes"].contains(text.lowercased()) }
 
     private static func numbered(_ key: String, in properties: [String: JSONValue]) -> [JSONValue] {
         var list: [JSONValue] = []
