@@ -59,24 +59,21 @@ package struct MemoryPlacement: Sendable, Equatable {
         throw tooFew(UInt64(byteCount), on: nil)
     }
 
-    /// Binds the parts of RAM, then makes huge pages. Nothing of the mapping was touched yet.
+    /// Binds the parts of RAM and makes huge pages. Nothing of the mapping was touched yet.
     @unsafe func settle(_ mapping: UnsafeMutableRawPointer, byteCount: Int) throws(HostError) {
         for binding in bindings {
             let range = binding.fileRange
             guard range.upperBound <= UInt64(byteCount) else { continue }
             // SAFETY: within the mapping by the line above.
-            unsafe try HostNodes.bind(mapping + Int(range.lowerBound), byteCount: range.count, to: binding.hostNode, owner: "guest node \(binding.guestNode)'s RAM")
-        }
-        guard pageSize != .small else { return }
-        // Reserved pages are anyone's: of a node's own there may still be too few, and a cgroup may forbid them. Made now, they are
-        // there; a guest that touched one that is not would be a bus error.
-        for binding in bindings {
-            let range = binding.fileRange
-            guard range.upperBound <= UInt64(byteCount) else { continue }
-            // SAFETY: as above.
-            let failure = unsafe HostNodes.populate(mapping + Int(range.lowerBound), byteCount: range.count)
+            let start = unsafe mapping + Int(range.lowerBound)
+            unsafe try HostNodes.bind(start, byteCount: range.count, to: binding.hostNode, owner: "guest node \(binding.guestNode)'s RAM")
+            guard pageSize != .small else { continue }
+            // Reserved pages are anyone's: of a node's own there may still be too few, and a cgroup may forbid them. Made now, they are
+            // there; a guest that touched one that is not would be a bus error.
+            let failure = unsafe HostNodes.populate(start, byteCount: range.count)
             guard failure == 0 else { throw tooFew(UInt64(range.count), on: binding.hostNode, errno: failure) }
         }
+        guard pageSize != .small else { return }
         // SAFETY: the whole mapping.
         let failure = unsafe HostNodes.populate(mapping, byteCount: byteCount)
         // A kernel that makes none ahead has reserved them at least.

@@ -8,11 +8,14 @@ package func makeMemoryFile(named name: String, byteCount: Int) throws(HostError
     guard descriptor >= 0 else {
         throw HostError("create memory file", subject: name, errno: errno)
     }
-    let owned = OwnedDescriptor(owning: descriptor)
-    guard ftruncate(owned.rawValue, off_t(byteCount)) == 0 else {
+    return try sized(OwnedDescriptor(owning: descriptor), name, byteCount)
+}
+
+private func sized(_ file: consuming OwnedDescriptor, _ name: String, _ byteCount: Int) throws(HostError) -> OwnedDescriptor {
+    guard ftruncate(file.rawValue, off_t(byteCount)) == 0 else {
         throw HostError("size memory file \(name) to", subject: "\(byteCount) bytes", errno: errno)
     }
-    return owned
+    return file
 }
 
 /// Makes an anonymous file of huge pages. Pages are reserved where it is mapped, not here.
@@ -27,9 +30,5 @@ package func makeHugeMemoryFile(named name: String, byteCount: Int, pageByteCoun
             "create memory file of \(pageByteCount >> 20) MiB pages", subject: name, errno: errno,
             remedy: errno == ENODEV || errno == EINVAL || errno == ENOENT ? "this host has no pages of that size; take another size, or none" : "")
     }
-    let owned = OwnedDescriptor(owning: descriptor)
-    guard ftruncate(owned.rawValue, off_t(byteCount)) == 0 else {
-        throw HostError("size memory file \(name) to", subject: "\(byteCount) bytes", errno: errno)
-    }
-    return owned
+    return try sized(OwnedDescriptor(owning: descriptor), name, byteCount)
 }
