@@ -20,8 +20,9 @@ package final class WatchdogTimer: BusDevice, SavableDevice {
     private let line: (any InterruptLine)?
     private let expiry: @Sendable (I6300ESB.Expiry) -> Void
 
-    /// No time passes on `clock` while the machine stands still: its guest could not feed the watchdog then. `expiry` is told `.smi` and `.reset`, on the timer's or a vCPU thread, with no lock held; what a reset becomes
-    /// (reset, power off, pause, nothing) is the machine's configuration. Interrupts go to `line`.
+    /// No time passes on `clock` while the machine stands still: its guest could not feed the watchdog then. `expiry` is told `.smi`
+    /// and `.reset`, on the timer's or a vCPU thread, with no lock held; what a reset becomes (reset, power off, pause, nothing) is the
+    /// machine's configuration. Interrupts go to `line`.
     package init(
         clock: any MachineClock, timer: (any DeadlineTimer)?, line: (any InterruptLine)? = nil,
         expiry: @escaping @Sendable (I6300ESB.Expiry) -> Void

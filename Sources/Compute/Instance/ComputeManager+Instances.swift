@@ -34,7 +34,7 @@ extension ComputeManager {
     /// The end of an operation that went well, in the record: what the guest does, the state the server is in, no task any more.
     /// - Parameter expecting: the tasks that the record may have, as `Conductor.save` has it.
     func endTask(
-        of instance: inout Instance, as vmState: String?, expecting taskStates: [String?]? = nil, _ context: RequestContext
+        of instance: inout Instance, as vmState: String, expecting taskStates: [String?]? = nil, _ context: RequestContext
     ) async throws {
         instance.powerState = try await powerState(of: instance).rawValue
         instance.vmState = vmState
